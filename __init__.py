@@ -1,0 +1,1 @@
+"""Multilevel optimization in PyTorch."""

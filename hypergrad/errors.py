@@ -1,0 +1,54 @@
+"""The exceptions and warnings that this library raises, and the wording help they share."""
+
+from __future__ import annotations
+
+import difflib
+import warnings
+from collections.abc import Iterable
+
+
+class MultilevelError(Exception):
+    """Base of every error raised by this library on purpose."""
+
+
+class ConfigError(MultilevelError, ValueError):
+    """A setting, an argument or a YAML file is wrong; the message says where and what would be right."""
+
+
+class GraphError(MultilevelError, ValueError):
+    """The problems and their edges do not form a valid hierarchy."""
+
+
+class ProblemError(MultilevelError, RuntimeError):
+    """A problem's own code (its training step, its data) returned something that cannot be used."""
+
+
+class NonFiniteError(MultilevelError, ArithmeticError):
+    """A loss, a gradient or a hypergradient is infinite or not a number."""
+
+
+class NumericsWarning(UserWarning):
+    """A hypergradient was computed, but an assumption of its method does not hold."""
+
+
+def choices(name: str, known: Iterable[str], label: str = "available") -> str:
+    """Return ``"; did you mean 'x'? available: x, y"``, or only the list where no known name is near."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    hint = f"; did you mean '{near[0]}'? " if near else "; "
+    return f"{hint}{label}: {', '.join(known) or 'none'}"
+
+
+_warned: set[str] = set()
+
+
+def warn_once(key: str, message: str) -> None:
+    """Warn the first time ``key`` comes up in this process: a solver runs thousands of times a minute."""
+    if key not in _warned:
+        _warned.add(key)
+        warnings.warn(message, NumericsWarning, stacklevel=3)
+
+
+def forget_warnings() -> None:
+    """Let every :func:`warn_once` warn again (each test starts from here)."""
+    _warned.clear()

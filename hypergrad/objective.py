@@ -1,0 +1,52 @@
+"""What a problem minimises, as a function of flat tuples of tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from .tensors import Tensors
+
+if TYPE_CHECKING:
+    from .tape import Tape
+
+State: TypeAlias = dict[str, Any]
+"""What a method remembers between upper steps: tensors, tuples of tensors and numbers under string keys."""
+
+
+class Evaluation(NamedTuple):
+    """One evaluation of an objective.
+
+    Attributes:
+        loss: The scalar.
+        outputs: The tensor in which the loss is convex (a network's predictions); for Gauss-Newton curvature only.
+    """
+
+    loss: Tensor
+    outputs: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Objective:
+    """F(solution, inputs), the scalar that the solution minimises, and what a method may know besides.
+
+    Attributes:
+        function: Evaluates F. It must read both arguments from what it is given, be repeatable (the same tensors give
+            the same value) and leave no trace.
+        state: The method's memory. Empty by default.
+        optimizer: The optimizer that minimises F, for methods that differentiate its update; its parameters are the
+            solution.
+        tape: The inner loop that led to the solution, for methods that differentiate it.
+    """
+
+    function: Callable[[Tensors, Tensors], Evaluation]
+    state: State = field(default_factory=dict)
+    optimizer: Optimizer | None = None
+    tape: Tape | None = None
+
+    def __call__(self, solution: Tensors, inputs: Tensors) -> Evaluation:
+        return self.function(solution, inputs)

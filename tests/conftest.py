@@ -1,0 +1,34 @@
+"""Seeds, precision and the tolerances, each named after its reason."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from multilevel.hypergrad.errors import forget_warnings
+
+EXACT = 1e-12
+"""Algebra in float64: only rounding differs."""
+CLOSED_FORM = 1e-10
+"""A finite computation in float64 compared with its closed form."""
+CONVERGED = 1e-8
+"""An iterative solve run to convergence."""
+FINITE_DIFFERENCE = 1e-6
+"""A central difference in float64."""
+
+
+@pytest.fixture(autouse=True)
+def _reproducible() -> Iterator[None]:
+    """Seed every generator, compute in float64, let each test see first warnings."""
+    torch.manual_seed(0)
+    np.random.seed(0)
+    random.seed(0)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    forget_warnings()
+    yield
+    torch.set_default_dtype(before)
