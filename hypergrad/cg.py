@@ -1,7 +1,7 @@
 """Conjugate gradient for the inverse-Hessian-vector product.
 
 H x = v is solved with matrix-vector products only; H must be symmetric positive definite.
-Pedregosa 2016 (arXiv 1602.02355); Rajeswaran et al. 2019 (arXiv 1909.04630), where the damping is their proximal weight.
+Pedregosa 2016 (arXiv 1602.02355); Rajeswaran et al. 2019 (arXiv 1909.04630), whose proximal weight is the damping.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .checks import at_least, non_negative, positive
+import torch
+
+from .checks import positive
 from .errors import warn_once
-from .linearization import Linearization
-from .method import ImplicitMethod
+from .krylov import KrylovMethod
+from .precision import Product
 from .registry import register
 from .standalone import Level, apply_method
-from .tensors import Tensors, add, dot, scale, zeros_like
+from .tensors import Tensors, dot, scale, zeros_like
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,51 +26,49 @@ if TYPE_CHECKING:
 
 @register("cg")
 @dataclass(frozen=True)
-class CG(ImplicitMethod):
+class CG(KrylovMethod):
     """Conjugate gradient: exact after as many iterations as H has distinct eigenvalues.
 
     Args:
-        iterations: Most products with H to spend.
+        iterations: Most products with H to spend, one more with a warm start.
         alpha: Scales the system and its right-hand side alike, (alpha H) x = alpha v. The solution does not depend on
-            it; it can keep a half-precision residual in range.
+            it.
         damping: Solves (H + damping I) x = v. Raise it when H is singular or indefinite.
         tolerance: Stop when the residual norm is at most this fraction of the norm of v.
+        warm_start: Start each upper step from the last one's solution.
+        curvature: ``"ggn"`` inverts the Gauss-Newton matrix instead of H.
 
     Raises:
-        ConfigError: iterations < 1, alpha <= 0, damping < 0 or tolerance < 0.
+        ConfigError: iterations < 1, alpha <= 0, damping < 0, tolerance < 0 or an unknown curvature.
     """
 
     iterations: int = 1
     alpha: float = 1.0
-    damping: float = 0.0
-    tolerance: float = 1e-12
 
     def __post_init__(self) -> None:
-        at_least("cg", "iterations", self.iterations, 1)
+        super().__post_init__()
         positive("cg", "alpha", self.alpha)
-        non_negative("cg", "damping", self.damping)
-        non_negative("cg", "tolerance", self.tolerance)
 
-    def solve(self, at: Linearization, vector: Tensors) -> Tensors:
-        solution = zeros_like(vector)
-        residual = direction = scale(vector, self.alpha)
-        squared = dot(residual, residual)
-        target = squared * self.tolerance**2
+    def iterate(self, product: Product, right: Tensors, target: float) -> Tensors:
+        solution = zeros_like(right)
+        residual, direction = scale(right, self.alpha), scale(right, self.alpha)
+        squared = dot(residual, residual).item()
         for iteration in range(self.iterations):
-            if squared <= target:  # also where v = 0: then x = 0
+            if squared <= (self.alpha * target) ** 2:
                 break
-            product = scale(add(self.matrix_product(at, direction), direction, self.damping), self.alpha)
-            curvature = dot(direction, product)
+            image = product(direction)
+            curvature = self.alpha * dot(direction, image).item()
             if curvature <= 0:
                 # Going on would walk away from the solution. The first direction is v itself, the identity's answer
                 # (Nocedal & Wright 2006, algorithm 7.1).
                 _warn_negative_curvature()
-                return vector if iteration == 0 else solution
+                return right if iteration == 0 else solution
             step = squared / curvature
-            solution = add(solution, direction, step)
-            residual = add(residual, product, -step)
-            previous, squared = squared, dot(residual, residual)
-            direction = add(residual, direction, squared / previous)
+            torch._foreach_add_(solution, direction, alpha=step)
+            torch._foreach_add_(residual, image, alpha=-step * self.alpha)
+            previous, squared = squared, dot(residual, residual).item()
+            torch._foreach_mul_(direction, squared / previous)
+            torch._foreach_add_(direction, residual)
         return solution
 
 

@@ -96,13 +96,15 @@ class Linearization:
         Responses inside the objective move along, to first order.
         """
         point = add(self.solution if self.differentiable else tuple(t.detach() for t in self.solution), offset)
+        # Aliases once more: the offset may itself depend on the inputs, and this is a partial derivative.
+        inputs = tuple(_view(t) for t in self.inputs) if self.differentiable else self.inputs
         counting = Counting()
-        value = None if self._responses else evaluate(self.objective, point, self.inputs, counting)
+        value = None if self._responses else evaluate(self.objective, point, inputs, counting)
         if value is None or counting.count:
             self._responses = self._responses or recorded(self.objective, *self._origin)
-            beside = moved(self.objective, self._responses, point, self.inputs)
-            value = evaluate(beside, point, self.inputs)
-        return gradients(value.loss, self.inputs, create_graph=self.differentiable)
+            beside = moved(self.objective, self._responses, point, inputs)
+            value = evaluate(beside, point, inputs)
+        return gradients(value.loss, inputs, create_graph=self.differentiable)
 
     _responses: list[Response] | None = None
 

@@ -24,10 +24,12 @@ class Method(ABC):
     Attributes:
         name: The name it is registered under.
         first_order: True when the method never differentiates a gradient.
+        needs_tape: True when the method reads the recorded inner loop (``at.objective.tape``).
     """
 
     name: ClassVar[str] = "?"
     first_order: ClassVar[bool] = False
+    needs_tape: ClassVar[bool] = False
 
     @abstractmethod
     def pull_back(self, at: Linearization, cotangent: Tensors) -> Tensors:

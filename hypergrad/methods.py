@@ -1,5 +1,5 @@
 """Importing this module registers every method that ships with the library."""
 
-from . import cg, darts, neumann
+from . import cg, darts, exact, gmres, identity, minres, neumann, nystrom, sama, unroll
 
-__all__ = ["cg", "darts", "neumann"]
+__all__ = ["cg", "darts", "exact", "gmres", "identity", "minres", "neumann", "nystrom", "sama", "unroll"]

@@ -1,4 +1,4 @@
-"""First-order methods at depth: where an objective is evaluated beside its point, the responses inside it move along.
+"""First-order methods at depth: an objective evaluated beside its point, with the responses inside it moving along.
 
 A finite difference needs the objective of a middle level at theta + r v *with its lowers responding to that*, from first
 derivatives alone. Each response inside moves, to first order, by what its own gradient says:
@@ -113,7 +113,13 @@ def _moved_response(base: Response, inputs: Tensors) -> Response:
     displaced = moved(base.objective, inside, base.solution, inputs)
     change = base.method.displacement(base, base._replace(objective=displaced, inputs=inputs))
     solution = add(base.solution, change)
-    return Response(base.method, moved(base.objective, inside, solution, inputs), solution, inputs)
+    objective = moved(base.objective, inside, solution, inputs)
+    if objective.tape is not None:
+        from .inner_loop import tape_beside
+
+        tape, _ = tape_beside(objective.tape, base.inputs, inputs)
+        objective = dataclasses.replace(objective, tape=tape)
+    return Response(base.method, objective, solution, inputs)
 
 
 _pass: ContextVar[Pass] = ContextVar("pass", default=Pass())  # noqa: B039  (a Pass of this class has no state)

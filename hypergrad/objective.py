@@ -40,12 +40,15 @@ class Objective:
         state: The method's memory. Empty by default.
         optimizer: The optimizer that minimises F, for methods that differentiate its update; its parameters are the
             solution.
+        parameters: The optimizer's own parameters in the order of the solution (their values may differ from it where
+            the objective is evaluated beside its point); empty where that is the order of its parameter groups.
         tape: The inner loop that led to the solution, for methods that differentiate it.
     """
 
     function: Callable[[Tensors, Tensors], Evaluation]
     state: State = field(default_factory=dict)
     optimizer: Optimizer | None = None
+    parameters: Tensors = ()
     tape: Tape | None = None
 
     def __call__(self, solution: Tensors, inputs: Tensors) -> Evaluation:

@@ -71,7 +71,8 @@ def method_class(name: str) -> type[Method]:
 
 def option_names(cls: type[Method]) -> tuple[str, ...]:
     """The options of a method: the fields of its dataclass."""
-    return tuple(f.name for f in dataclasses.fields(cls) if f.init)
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]  # register() sees to it that it is one
+    return tuple(f.name for f in fields if f.init)
 
 
 def build_method(name: str, **options: Any) -> Method:

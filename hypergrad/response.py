@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -95,6 +96,8 @@ class _Response(torch.autograd.Function):
     def backward(ctx: Any, *cotangent: Tensor) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors
         solution, inputs = saved[: ctx.size], saved[ctx.size :]
-        at = Linearization(ctx.objective, solution, inputs, differentiable=torch.is_grad_enabled())
+        # A copy of the memory: an evaluation may be repeated, and must not make it older.
+        objective = dataclasses.replace(ctx.objective, state=dict(ctx.objective.state))
+        at = Linearization(objective, solution, inputs, differentiable=torch.is_grad_enabled())
         gradients = ctx.method.pull_back(at, cotangent)
         return (None, None, None, *(None,) * ctx.size, *gradients)

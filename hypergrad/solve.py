@@ -29,9 +29,7 @@ def differentiable_solve(
 
 class _Solve(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: FunctionCtx, method: ImplicitMethod, objective: Objective, size: int, *tensors: Tensor
-    ) -> Tensors:
+    def forward(ctx: FunctionCtx, method: ImplicitMethod, objective: Objective, size: int, *tensors: Tensor) -> Tensors:
         vector, solution, inputs = tensors[:size], tensors[size : 2 * size], tensors[2 * size :]
         at = Linearization(objective, solution, inputs)
         result = at.inverse_product(method, vector)
@@ -54,7 +52,13 @@ class _Solve(torch.autograd.Function):
 
 
 def _curvature_gradient(
-    method: ImplicitMethod, objective: Objective, solution: Tensors, inputs: Tensors, left: Tensors, right: Tensors, create_graph: bool
+    method: ImplicitMethod,
+    objective: Objective,
+    solution: Tensors,
+    inputs: Tensors,
+    left: Tensors,
+    right: Tensors,
+    create_graph: bool,
 ) -> Tensors:
     """- d <left, H(solution, inputs) right> with respect to (solution, inputs), left and right held fixed."""
     with torch.enable_grad():

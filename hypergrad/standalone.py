@@ -68,6 +68,7 @@ def _checked(vector: Sequence[Tensor], curr: Level) -> Tensors:
     got = [tuple(v.shape) for v in vector]
     if expected != got:
         raise ConfigError(
-            f"problem '{curr.name}': vector must hold one tensor per trainable parameter, of shapes {expected}; got {got}"
+            f"problem '{curr.name}': vector must hold one tensor per trainable parameter, "
+            f"of shapes {expected}; got {got}"
         )
     return tuple(v.detach() for v in vector)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
 
 from .objective import Objective
 from .tensors import Tensors
+from .update_rules import Options, ParameterState
+from .updates import UpdateRule, group_options, optimizer_states, update_rule
 
 
 @dataclass(frozen=True)
@@ -16,14 +20,15 @@ class Step:
 
     Attributes:
         objectives: The objectives of its micro-batches; the gradient is the mean of theirs. Each evaluates the loss of
-            the recorded batch under the recorded random state.
+            the recorded batch under the recorded random state (and, in a middle level, at the solutions that its lowers
+            had then), as a function of the same inputs as the best response.
         groups: The options of each of the optimizer's parameter groups at that moment (a schedule changes them),
             without the key ``"params"``.
         clipping: Largest gradient norm, 0 for no clipping.
     """
 
     objectives: tuple[Objective, ...]
-    groups: tuple[dict[str, Any], ...]
+    groups: tuple[Options, ...]
     clipping: float = 0.0
 
 
@@ -35,12 +40,31 @@ class Tape:
         start: The parameters when it began (copies).
         optimizer_state: The optimizer's state of each parameter when it began (copies), in the order of the
             parameters; an empty dict where it had none.
+        rule: The optimizer's update of these parameters.
         initial: Computes ``start`` from the inputs, where the starting point depends on them (a meta-learned
             initialisation); ``None`` where it does not.
         steps: In the order taken.
     """
 
     start: Tensors
-    optimizer_state: tuple[dict[str, Any], ...]
+    optimizer_state: tuple[ParameterState, ...]
+    rule: UpdateRule
     initial: Callable[[Tensors], Tensors] | None = None
     steps: list[Step] = field(default_factory=list)
+
+    @classmethod
+    def begin(
+        cls, optimizer: Optimizer, parameters: Sequence[Tensor], initial: Callable[[Tensors], Tensors] | None = None
+    ) -> Tape:
+        """An empty tape from where the parameters and the optimizer are now.
+
+        Raises:
+            ConfigError: The optimizer's update cannot be differentiated.
+        """
+        rule = update_rule(optimizer, parameters)
+        start = tuple(p.detach().clone() for p in parameters)
+        return cls(start, optimizer_states(optimizer, parameters), rule, initial)
+
+    def record(self, optimizer: Optimizer, objectives: Sequence[Objective], clipping: float = 0.0) -> None:
+        """Note a step; call it before the optimizer and its scheduler step."""
+        self.steps.append(Step(tuple(objectives), group_options(optimizer), clipping))

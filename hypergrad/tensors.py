@@ -29,7 +29,7 @@ def subtract(x: Sequence[Tensor], y: Sequence[Tensor]) -> Tensors:
 
 def scale(x: Sequence[Tensor], factor: float | Tensor) -> Tensors:
     """``factor * x``."""
-    return tuple(torch._foreach_mul(tuple(x), factor))  # type: ignore[arg-type]
+    return tuple(torch._foreach_mul(tuple(x), factor))
 
 
 def negative(x: Sequence[Tensor]) -> Tensors:

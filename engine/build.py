@@ -1,0 +1,127 @@
+"""From an experiment file to an engine that is ready to run."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from ..configs.loader import LoadedExperiment
+from ..configs.schema import Component, EngineSection, Experiment, ProblemSection
+from ..configs.validation import refuse, under
+from ..problems.problem import Problem
+from .callbacks import Callback
+from .construct import ANYTHING, MODULE, OPTIMIZER, SCHEDULER, Constructor, Kind
+from .engine import Engine
+from .imports import Importer
+
+PROBLEM = Kind("a subclass of multilevel.Problem", (Problem,))
+ENGINE = Kind("multilevel.Engine or a subclass of it", (Engine,))
+
+
+PARTS = ("module", "optimizer", "scheduler", "train_data_loader", "config")
+"""The constructor's arguments that have keys of their own in a file."""
+
+
+def build(loaded: LoadedExperiment, *, allow: Iterable[str] = (), callbacks: Iterable[Callback] = ()) -> Engine:
+    """Construct everything that an experiment names.
+
+    Args:
+        loaded: The experiment and where it came from.
+        allow: Packages that its names may come from, beside those that every file may use.
+        callbacks: What watches the run.
+
+    Raises:
+        ConfigError: A part cannot be constructed; the message names the file, the line and the key.
+        GraphError: The edges do not form a hierarchy.
+    """
+    experiment = loaded.experiment
+    construct = Constructor(Importer(loaded.folder, tuple(allow)))
+    seed_everything(experiment.engine.seed)
+    with loaded.source.located():
+        problems = [_problem(construct, name, section) for name, section in experiment.problems.items()]
+        return _engine(construct, experiment, problems, list(callbacks))
+
+
+def seed_everything(seed: int | None) -> None:
+    """Seed Python, NumPy and torch; ``None`` leaves them alone."""
+    if seed is None:
+        return
+    random.seed(seed)
+    torch.manual_seed(seed)
+    try:
+        import numpy as np
+    except ModuleNotFoundError:  # torch runs without it
+        return
+    np.random.seed(seed)
+
+
+def _problem(construct: Constructor, name: str, section: ProblemSection) -> Problem:
+    with under("problems", name):
+        cls = construct.find(section.class_, PROBLEM)
+        parts = _parts(construct, section)
+        options = _options(construct, section, {*parts, "name", *PARTS})
+        problem: Problem = construct.call(section.class_, cls, [name], {**parts, "config": section.config, **options})
+        return problem
+
+
+def _parts(construct: Constructor, section: ProblemSection) -> dict[str, Any]:
+    """The parts that the file gives; the class's own ``configure_*`` provide the others."""
+    parts: dict[str, Any] = {}
+    if section.module is not None:
+        with under("module"):
+            parts["module"] = construct.build(section.module, MODULE)
+    if section.optimizer is not None:
+        with under("optimizer"):
+            if "module" not in parts:
+                raise refuse(
+                    "an optimizer needs a `module` beside it; where the class makes its own module, give it "
+                    "a configure_optimizer() as well"
+                )
+            parts["optimizer"] = construct.build(section.optimizer, OPTIMIZER, parts["module"].parameters())
+    if section.scheduler is not None:
+        with under("scheduler"):
+            if "optimizer" not in parts:
+                raise refuse("a scheduler needs an `optimizer` beside it")
+            parts["scheduler"] = construct.build(section.scheduler, SCHEDULER, parts["optimizer"])
+    if section.data is not None:
+        with under("data"):
+            parts["train_data_loader"] = _data(construct, section.data)
+    return parts
+
+
+def _data(construct: Constructor, data: Component | list[Component]) -> Any:
+    if isinstance(data, Component):
+        return construct.build(data, ANYTHING)
+    loaders = []
+    for i, component in enumerate(data):
+        with under(i):
+            loaders.append(construct.build(component, ANYTHING))
+    return tuple(loaders)
+
+
+def _options(construct: Constructor, section: ProblemSection | EngineSection, taken: Iterable[str]) -> dict[str, Any]:
+    with under("options"):
+        for key in section.options:
+            if key in taken:
+                raise refuse("give it beside `class`, not among the options", key)
+        return construct.resolve_all(section.options)
+
+
+def _engine(
+    construct: Constructor, experiment: Experiment, problems: list[Problem], callbacks: list[Callback]
+) -> Engine:
+    section = experiment.engine
+    edges: dict[str, Any] = {}
+    if experiment.edges is not None:
+        edges["edges"] = experiment.edges
+    if experiment.dependencies is not None:
+        edges["dependencies"] = experiment.dependencies.model_dump()
+    given = {**edges, "config": section.config, "callbacks": callbacks}
+    with under("engine"):
+        cls = construct.find(section.class_, ENGINE)
+        options = _options(construct, section, {*given, "problems"})
+        engine: Engine = construct.call(section.class_, cls, [problems], {**given, **options})
+        return engine

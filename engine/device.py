@@ -1,0 +1,21 @@
+"""Where a run computes."""
+
+from __future__ import annotations
+
+import torch
+
+from ..hypergrad.errors import ConfigError
+
+
+def resolve_device(name: str) -> torch.device:
+    """``"auto"`` is the current accelerator where there is one, else the CPU; anything else is a torch device.
+
+    Raises:
+        ConfigError: The device is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device '{name}': torch finds no CUDA device here; use 'auto' or 'cpu' (engine.device)")
+    return device

@@ -1,0 +1,213 @@
+"""The engine: steps every level of a hierarchy, lowest first, and differentiates each through the levels below it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..configs import EngineConfig
+from ..hypergrad.errors import ConfigError, GraphError, choices
+from ..hypergrad.tensors import Tensors
+from ..problems.problem import Problem
+from .callbacks import Callback, Callbacks
+from .declare import Dependencies, Name, by_name, declared_graph
+from .device import resolve_device
+from .gradients import Gradients
+from .inspection import hypergradient
+from .modes import evaluation_mode
+from .recording import past_objective
+from .schedule import Schedule
+
+
+class Engine:
+    """Runs a hierarchy of problems.
+
+    Args:
+        problems: The problems, in any order.
+        dependencies: ``{"u2l": {upper: [lowers]}, "l2u": {lower: [uppers]}}``, of problems or their names: whose
+            parameters enter a lower's loss, and whose solution enters an upper's.
+        edges: ``[(upper, lower), ...]``, the short form: both directions of each pair.
+        config: Length of the run, device, response; ``EngineConfig()`` by default.
+        env: Any object, which every problem then finds as ``self.env``.
+        callbacks: What watches the run, in order.
+
+    Attributes:
+        problems: The problems by name.
+        graph: The hierarchy; ``graph.networkx`` is a :class:`networkx.DiGraph`.
+        step_count: Engine steps taken.
+        last_metrics: Per problem, what its last level step returned: detached tensors, the loss among them.
+        last_validation: What the last validation returned.
+
+    Raises:
+        GraphError: The problems and edges do not form a hierarchy.
+        ConfigError: A problem lacks a part, or a setting does not fit.
+    """
+
+    def __init__(
+        self,
+        problems: Iterable[Problem],
+        dependencies: Dependencies | None = None,
+        *,
+        edges: Sequence[tuple[Name, Name]] | None = None,
+        config: EngineConfig | None = None,
+        env: Any = None,
+        callbacks: Iterable[Callback] = (),
+    ) -> None:
+        if config is not None and not isinstance(config, EngineConfig):
+            raise ConfigError(f"Engine: config must be an EngineConfig, got {type(config).__name__}")
+        self.config = config if config is not None else EngineConfig()
+        self.problems = by_name(problems)
+        self.graph = declared_graph(self.problems, dependencies, edges)
+        self.env = env
+        self.callbacks = Callbacks(callbacks)
+        self.step_count = 0
+        self.last_metrics: dict[str, dict[str, Tensor]] = {}
+        self.last_validation: dict[str, Any] = {}
+        self._bind(resolve_device(self.config.device))
+        self._levels = {name: problem.level for name, problem in self.problems.items()}
+        self._gradients = Gradients(self.graph, self._levels, total=self.config.response == "total")
+        for level in self._levels.values():
+            level.hierarchy = self._gradients.hierarchy
+        self._schedule = Schedule(self.graph, self.problems)
+        self._checks_finite = False
+
+    def run(self) -> None:
+        """Train until ``train_iters`` engine steps are done, counting those taken before."""
+        try:
+            for problem in self.problems.values():
+                problem.module.train()
+            self.callbacks.on_run_start(self)
+            while self.step_count < self.config.train_iters:
+                self.step()
+            self.callbacks.on_run_end(self)
+        except BaseException as error:
+            self.callbacks.on_exception(self, error)
+            raise
+
+    def step(self) -> None:
+        """One engine step: every leaf takes one level step, then every upper that became ready."""
+        self._checks_finite = (self.step_count + 1) % self.config.log_step == 0
+        for name in self.graph.order:
+            if self._schedule.ready(name):
+                self._advance(name)
+        self.step_count += 1
+        self.callbacks.on_step_end(self)
+        every = self.config.valid_step
+        if every and (self.step_count % every == 0 or self.step_count == self.config.train_iters):
+            self.validate()
+
+    def validation(self) -> Mapping[str, Any] | None:
+        """Override to measure the current parameters; runs without gradients, every module in evaluation mode.
+
+        Returns:
+            Metrics by name; ``None`` (the default) where there is nothing to measure.
+        """
+        return None
+
+    def validate(self) -> dict[str, Any]:
+        """Run :meth:`validation` and tell the callbacks."""
+        with evaluation_mode(problem.module for problem in self.problems.values()):
+            metrics = self.validation()
+        self.last_validation = dict(metrics) if metrics is not None else {}
+        if self.last_validation:
+            self.callbacks.on_validation(self, self.last_validation)
+        return self.last_validation
+
+    def report(self, run_dir: Path) -> dict[str, Any]:
+        """Override to add to the report of a finished run: further metrics, pictures written into ``run_dir``.
+
+        Returns:
+            The run's final metrics; by default those of the last validation.
+        """
+        return self.last_validation
+
+    def hypergradient(self, name: str) -> Tensors:
+        """The total gradient of a problem's loss with respect to its trainable parameters.
+
+        Taken at the current parameters and batches (those that come next, where none was drawn yet), through every
+        problem below by its own method. Nothing changes: parameters, buffers, ``.grad``, optimizers, data position and
+        random state stay as they are, bit for bit.
+
+        Args:
+            name: The problem.
+
+        Returns:
+            One tensor per trainable parameter.
+        """
+        return hypergradient(self[name].name, self._levels, self._gradients)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of every problem, the counters and the readiness."""
+        problems = {name: problem.state_dict() for name, problem in self.problems.items()}
+        return {"problems": problems, "schedule": self._schedule.state_dict(), "step_count": self.step_count}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up what :meth:`state_dict` returned.
+
+        Raises:
+            ConfigError: The state is that of other problems.
+        """
+        if set(state["problems"]) != set(self.problems):
+            raise ConfigError(
+                f"load_state_dict: the state is that of problems {sorted(state['problems'])}, this engine has "
+                f"{sorted(self.problems)}"
+            )
+        for name, problem in self.problems.items():
+            problem.load_state_dict(state["problems"][name])
+        self._schedule.load_state_dict(state["schedule"])
+        self.step_count = state["step_count"]
+
+    def __getitem__(self, name: str) -> Problem:
+        if name not in self.problems:
+            raise GraphError(f"no problem is named '{name}'{choices(str(name), self.problems, 'problems')}")
+        return self.problems[name]
+
+    def _bind(self, device: torch.device) -> None:
+        for name, problem in self.problems.items():
+            problem.env = self.env
+            uppers, lowers = self.graph.uppers(name), self.graph.lowers(name)
+            problem.bind(
+                uppers=[self.problems[u] for u in uppers], lowers=[self.problems[v] for v in lowers], device=device
+            )
+
+    def _advance(self, name: str) -> None:
+        """One level step of one problem."""
+        problem, level = self.problems[name], self._levels[name]
+        if self._schedule.starts_inner_loop(name):
+            self._start_inner_loop(problem)
+        moment = level.next_moment()
+        if level.loop is not None:
+            level.loop.add_batch(past_objective(self._gradients.hierarchy, self._levels, name, self.graph.uppers(name)))
+        metrics: dict[str, Tensor] = {}
+
+        def differentiate() -> tuple[Tensor, tuple[Tensor | None, ...]]:
+            evaluation, shown = level.train(moment)
+            metrics.update(shown)
+            gradients = self._gradients.total(name, evaluation.loss)
+            if self._checks_finite:
+                self._gradients.check_finite(name, gradients, evaluation.loss)
+            return evaluation.loss, gradients
+
+        stepped = level.update.apply(*differentiate(), again=differentiate)
+        problem.count += 1
+        self.last_metrics[name] = metrics
+        self._schedule.advanced(name)
+        if stepped:
+            self._schedule.stepped(name)
+            self._end_inner_loops(name)
+        self.callbacks.on_level_step(self, problem, metrics)
+
+    def _start_inner_loop(self, problem: Problem) -> None:
+        problem.on_inner_loop_start()
+        problem.level.start_inner_loop()
+
+    def _end_inner_loops(self, name: str) -> None:
+        """A problem moved: what is recorded of the problems that it constrains led to a solution of the past."""
+        for lower in self.graph.constrained_by(name):
+            loop = self._levels[lower].loop
+            if loop is not None:
+                loop.begin()

@@ -1,0 +1,96 @@
+"""The total gradient of one problem: one backward pass for its own part and the cotangents, one sweep for the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from ..hypergrad.errors import NonFiniteError, ProblemError
+from ..hypergrad.hierarchy import Hierarchy
+from ..hypergrad.tensors import Tensors, filled, norm
+from ..problems.level import ProblemLevel
+from .graph import Graph
+from .relations import Relations
+
+
+class Gradients:
+    """Differentiates losses through a hierarchy.
+
+    Args:
+        graph: Who is above whom.
+        levels: The problems' levels by name.
+        total: Let the lowers of middle levels respond (``response="total"``).
+    """
+
+    def __init__(self, graph: Graph, levels: Mapping[str, ProblemLevel], *, total: bool) -> None:
+        self.relations = Relations(graph)
+        self.hierarchy = Hierarchy(
+            levels,
+            inside=self.relations.inside,
+            inputs=self.relations.inputs,
+            held=self.relations.held,
+            total=total,
+        )
+        self._levels = levels
+        # The lowers whose solution enters the loss itself: each gets its cotangent from the one backward pass.
+        self._read = {
+            name: [m for m in self.relations.inside[name] if name in graph.read_by(m)] for name in graph.order
+        }
+
+    def total(self, name: str, loss: Tensor) -> tuple[Tensor | None, ...]:
+        """The total gradient of a problem's loss with respect to its own parameters.
+
+        Args:
+            name: The problem.
+            loss: Its loss at the current parameters, with its graph, which is freed.
+
+        Returns:
+            One tensor per trainable parameter; ``None`` where neither the loss nor any response depends on it.
+
+        Raises:
+            ProblemError: The loss has no graph.
+        """
+        own, read = self._levels[name].parameters, self._read[name]
+        if not loss.requires_grad:
+            raise ProblemError(
+                f"problem '{name}': its loss does not depend on any parameter that can be trained; was it computed "
+                "under no_grad, detached, or from another problem that is not its lower?"
+            )
+        lowers = [p for m in read for p in self._levels[m].parameters]
+        gradients = torch.autograd.grad(loss, (*own, *lowers), allow_unused=True)
+        direct = gradients[: len(own)]
+        if not read:
+            return direct
+        swept = self.hierarchy.sweep(name, self._cotangents(read, gradients[len(own) :]))
+        if swept is None:
+            return direct
+        return tuple(s if d is None else d + s for d, s in zip(direct, swept, strict=True))
+
+    def check_finite(self, name: str, gradients: tuple[Tensor | None, ...], loss: Tensor) -> None:
+        """Refuse a gradient that is infinite or not a number. Makes the host wait for the device.
+
+        Raises:
+            NonFiniteError: Naming the level, its edges, their methods and the norms.
+        """
+        size = norm([g for g in gradients if g is not None]).item() if any(g is not None for g in gradients) else 0.0
+        value = loss.item()
+        if abs(value) < float("inf") and size < float("inf"):
+            return
+        through = ", ".join(f"{name} -> {m} by {self._levels[m].method}" for m in self.relations.inside[name])
+        raise NonFiniteError(
+            f"problem '{name}': loss {value:g}, norm of its gradient {size:g}"
+            + (f" (total, through {through})" if through else "")
+            + ". Lower the learning rate, clip (gradient_clipping), or damp the method"
+        )
+
+    def _cotangents(self, read: list[str], flat: tuple[Tensor | None, ...]) -> dict[str, Tensors]:
+        cotangents, start = {}, 0
+        for member in read:
+            parameters = self._levels[member].parameters
+            part = flat[start : start + len(parameters)]
+            start += len(parameters)
+            if any(g is not None for g in part):
+                cotangents[member] = filled(part, parameters)
+        return cotangents

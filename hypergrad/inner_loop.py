@@ -1,0 +1,170 @@
+"""The inner loop on a tape, taken again: forwards, one step in reverse, and beside itself."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .errors import ProblemError
+from .linearization import evaluate
+from .moving import moved, recorded
+from .objective import Objective
+from .tape import Step, Tape
+from .tensors import Tensors, dot, filled, norm, subtract, zeros_like
+from .update_rules import ParameterState, safe_sqrt
+from .updates import differentiable_state, with_differentiable_state
+
+
+class Point(NamedTuple):
+    """Where the loop is between two steps."""
+
+    solution: Tensors
+    states: tuple[ParameterState, ...]
+
+
+class Cotangent(NamedTuple):
+    """The derivative of something with respect to a :class:`Point`."""
+
+    solution: Tensors
+    states: Tensors
+
+
+def recorded_loop(objective: Objective) -> Tape:
+    """The tape of an objective.
+
+    Raises:
+        ProblemError: There is none, or no step was taken.
+    """
+    tape = objective.tape
+    if tape is None:
+        raise ProblemError(
+            "unroll: there is no recorded inner loop to differentiate; train this problem inside an Engine, or use a "
+            "method that needs the solution only, such as cg or neumann"
+        )
+    if not tape.steps:
+        raise ProblemError(
+            "unroll: the recorded inner loop is empty, so the solution depends on nothing; let this problem take an "
+            "optimizer step (unroll_steps) before a problem above it is differentiated"
+        )
+    return tape
+
+
+def beginning(tape: Tape, inputs: Tensors) -> Point:
+    """Where the loop starts, as a function of the inputs if that depends on them."""
+    return Point(tape.start if tape.initial is None else tape.initial(inputs), tape.optimizer_state)
+
+
+def advance(tape: Tape, step: Step, point: Point, inputs: Tensors, *, create_graph: bool = False) -> Point:
+    """Take one step. With ``create_graph`` the result is a differentiable function of the point and the inputs."""
+    with torch.set_grad_enabled(create_graph):
+        solution = _aliases(point.solution) if create_graph else _leaves(point.solution)
+        gradient = _gradient(step, solution, inputs, create_graph)
+        if step.clipping > 0:
+            gradient = _clipped(gradient, step.clipping)
+        start = solution if create_graph else point.solution
+        return Point(*tape.rule(start, gradient, point.states, step.groups))
+
+
+def advance_back(
+    tape: Tape, step: Step, point: Point, inputs: Tensors, cotangent: Cotangent
+) -> tuple[Cotangent, Tensors]:
+    """One step in reverse: cotangents of the point before it and of the inputs, from that of the point after it."""
+    leaves = _leaves(point.solution)
+    state_leaves = _leaves(differentiable_state(point.states))
+    before = Point(leaves, with_differentiable_state(point.states, state_leaves))
+    after = advance(tape, step, before, inputs, create_graph=True)
+    wrt = (*leaves, *state_leaves, *inputs)
+    outputs = (*after.solution, *differentiable_state(after.states))
+    weights = (*cotangent.solution, *(cotangent.states or zeros_like(outputs[len(leaves) :])))
+    gradients = vector_jacobian_product(outputs, wrt, weights)
+    middle, end = len(leaves), len(leaves) + len(state_leaves)
+    return Cotangent(gradients[:middle], gradients[middle:end]), gradients[end:]
+
+
+def tape_beside(tape: Tape, inputs: Tensors, others: Tensors) -> tuple[Tape, Tensors]:
+    """The loop with other values of the inputs, and where it ends, without double backward.
+
+    Responses inside its objectives move along, to first order; the tape that is returned holds the moved objectives.
+    """
+    base, beside, steps = beginning(tape, inputs), beginning(tape, others), []
+    for step in tape.steps:
+        objectives = tuple(
+            moved(o, recorded(o, base.solution, inputs), beside.solution, others) for o in step.objectives
+        )
+        steps.append(dataclasses.replace(step, objectives=objectives))
+        beside = advance(tape, steps[-1], beside, others)
+        base = advance(tape, step, base, inputs)
+    return dataclasses.replace(tape, steps=steps), beside.solution
+
+
+def check_end(tape: Tape, end: Tensors, solution: Tensors) -> None:
+    """Refuse to differentiate a loop that did not lead to the solution.
+
+    What the replay may miss by, relative to the distance travelled, is the fourth root of the precision: 2e-2 in single
+    and 1e-4 in double precision. Kernels that sum in another order make it miss by more than rounding (Adam turns
+    gradients that are nothing but rounding into full steps), and a smaller miss hardly changes the derivative.
+
+    Raises:
+        ProblemError: The replay ends elsewhere.
+    """
+    with torch.no_grad():
+        missed, travelled, size = norm(subtract(end, solution)), norm(subtract(solution, tape.start)), norm(solution)
+        precision = max(torch.finfo(t.dtype).eps for t in solution)
+        allowed = precision**0.25 * travelled + 16 * len(tape.steps) * precision * size
+    if not bool(missed <= allowed):
+        raise ProblemError(
+            f"unroll: the {len(tape.steps)} recorded steps, taken again, end {missed:.3g} away from the solution, "
+            f"which is {travelled:.3g} away from their start; the problem was moved outside its recorded steps (by "
+            "param_callback, grad_callback, or an upper problem that changed in between), or its training step is not "
+            "repeatable. Move it by its loss and optimizer alone, or use a method that needs the solution only, such "
+            "as cg"
+        )
+
+
+def vector_jacobian_product(
+    outputs: Sequence[Tensor], wrt: Tensors, weights: Sequence[Tensor], *, create_graph: bool = False
+) -> Tensors:
+    """Weights times the derivative of the outputs, zeros where nothing depends on a tensor."""
+    pairs = [(o, w) for o, w in zip(outputs, weights, strict=True) if o.requires_grad]
+    if not pairs or not wrt:
+        return zeros_like(wrt)
+    connected, cotangents = zip(*pairs, strict=True)
+    gradients = torch.autograd.grad(connected, wrt, cotangents, create_graph=create_graph, allow_unused=True)
+    return filled(gradients, wrt)
+
+
+def _gradient(step: Step, solution: Tensors, inputs: Tensors, create_graph: bool) -> tuple[Tensor | None, ...]:
+    """The mean over micro-batches, ``None`` where no objective depends on a tensor: torch.optim skips it then."""
+    total: list[Tensor | None] = [None] * len(solution)
+    for objective in step.objectives:
+        loss = evaluate(objective, solution, inputs).loss
+        if not loss.requires_grad:
+            continue
+        gradients = torch.autograd.grad(loss, solution, create_graph=create_graph, allow_unused=True)
+        total = [g if t is None else t if g is None else t + g for t, g in zip(total, gradients, strict=True)]
+    count = len(step.objectives)
+    return tuple(total) if count == 1 else tuple(None if t is None else t / count for t in total)
+
+
+def _clipped(gradient: Sequence[Tensor | None], largest: float) -> tuple[Tensor | None, ...]:
+    """As torch.nn.utils.clip_grad_norm_, differentiably: the norm's root has no derivative at zero."""
+    present = tuple(g for g in gradient if g is not None)
+    if not present:
+        return tuple(gradient)
+    total = safe_sqrt(dot(present, present))
+    factor = torch.clamp(largest / (total + 1e-6), max=1.0)
+    return tuple(None if g is None else g * factor for g in gradient)
+
+
+def _leaves(tensors: Sequence[Tensor]) -> Tensors:
+    return tuple(t.detach().requires_grad_() for t in tensors)
+
+
+def _aliases(tensors: Sequence[Tensor]) -> Tensors:
+    # A gradient with respect to the tensors themselves would include paths between them (a start that *is* an input, a
+    # parameter that another one was updated from).
+    return tuple((t if t.requires_grad else t.detach().requires_grad_()).view_as(t) for t in tensors)

@@ -1,0 +1,88 @@
+"""What the Krylov solvers share: scaling, precision, damping, and the start from the last upper step's solution.
+
+Warm starts: Dagreou et al. 2022 (arXiv 2201.13409); Arbel and Mairal 2022 (arXiv 2111.14580).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass, field
+from math import isfinite
+
+import torch
+
+from .checks import at_least, non_negative
+from .curvature import CurvatureMethod
+from .errors import ConfigError
+from .linearization import Linearization
+from .memory import recall
+from .precision import Product, like, resolution, working, working_product
+from .tensors import Tensors, add, dot, negative, norm, scale, zeros_like
+
+
+@dataclass(frozen=True)
+class KrylovMethod(CurvatureMethod):
+    """Solves (H + damping I) x = v from products with H. A subclass has the options below and writes :meth:`iterate`.
+
+    Args:
+        warm_start: Start each upper step from the last one's solution, scaled to fit. Costs one product, and saves
+            several once the problem changes little from step to step. Solves that are differentiated again (nested
+            levels) start from zero.
+    """
+
+    iterations: int = 1
+    damping: float = field(default=0.0, kw_only=True)
+    tolerance: float = field(default=1e-12, kw_only=True)
+    warm_start: bool = field(default=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self.name, "iterations", self.iterations, 1)
+        non_negative(self.name, "damping", self.damping)
+        non_negative(self.name, "tolerance", self.tolerance)
+        if not isinstance(self.warm_start, bool):
+            raise ConfigError(f"{self.name}: warm_start must be true or false, got {self.warm_start!r}")
+
+    @abstractmethod
+    def iterate(self, product: Product, right: Tensors, target: float) -> Tensors:
+        """Solve A x = right from x = 0 until the residual norm is at most ``target``; ``right`` is left as it is."""
+
+    def solve(self, at: Linearization, vector: Tensors) -> Tensors:
+        return self._solve(at, vector, None)
+
+    def pull_back(self, at: Linearization, cotangent: Tensors) -> Tensors:
+        if not self.warm_start or at.differentiable:
+            return super().pull_back(at, cotangent)
+        key = f"{self.name}.solution"
+        with torch.no_grad():
+            solution = self._solve(at, cotangent, recall(at.state, key, cotangent))
+        at.state[key] = tuple(t.detach().clone() for t in solution)
+        return negative(at.mixed_product(solution))
+
+    def _solve(self, at: Linearization, vector: Tensors, start: Tensors | None) -> Tensors:
+        right = working(vector)
+        size = torch.stack(torch._foreach_norm(right, float("inf"))).amax().item()
+        if size == 0.0:
+            return zeros_like(vector)
+        # Solved for a right-hand side of length 1: squares of a small cotangent would underflow in float32.
+        right = tuple(torch._foreach_div(right, size))
+        length = norm(right).item()
+        torch._foreach_div_(right, length)
+        product = working_product(self.operator(at), vector, self.damping)
+        # A residual below the resolution of its own dtype is noise, and so is the curvature along it.
+        target = max(self.tolerance, resolution(right))
+        if start is None:
+            solution = self.iterate(product, right, target)
+        else:
+            solution = self._correct(product, right, working(start), target)
+        return like(scale(solution, size * length), vector)
+
+    def _correct(self, product: Product, right: Tensors, start: Tensors, target: float) -> Tensors:
+        """Solve for what ``start`` leaves over: the same iterates as those of a Krylov method begun there."""
+        image = product(start)
+        # The multiple of the start with the smallest residual, which is then never above that of zero.
+        factor = (dot(image, right) / dot(image, image)).item()
+        if not isfinite(factor):
+            return self.iterate(product, right, target)
+        residual = add(right, image, -factor)
+        return add(self.iterate(product, residual, target), start, factor)

@@ -1,0 +1,69 @@
+"""Recording a problem's inner loop, for the method that differentiates it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from ..hypergrad.objective import Objective
+from ..hypergrad.tape import Step, Tape
+from ..hypergrad.tensors import Tensors
+
+if TYPE_CHECKING:
+    from .problem import Problem
+
+Past = Callable[[Sequence[str]], Objective]
+"""The objective at a past moment, given the names of its inputs."""
+
+
+class InnerLoop:
+    """The steps of a problem since its uppers last moved.
+
+    Args:
+        problem: The problem.
+        parameters: Its trainable parameters.
+
+    Raises:
+        ConfigError: The update of the problem's optimizer cannot be differentiated.
+    """
+
+    def __init__(self, problem: Problem, parameters: Tensors) -> None:
+        self._problem = problem
+        self._parameters = parameters
+        self._batches: list[Past] = []
+        self._steps: list[tuple[Past, ...]] = []
+        self._initial: Callable[[Sequence[str]], Callable[[Tensors], Tensors]] | None = None
+        self._tape = Tape.begin(problem.optimizer, parameters)
+
+    def begin(self, initial: Callable[[Sequence[str]], Callable[[Tensors], Tensors]] | None = None) -> None:
+        """Forget the past: the loop starts at the current parameters."""
+        self._batches, self._steps, self._initial = [], [], initial
+        self._tape = Tape.begin(self._problem.optimizer, self._parameters)
+
+    def add_batch(self, past: Past) -> None:
+        """Note the objective of one batch."""
+        self._batches.append(past)
+
+    def add_step(self) -> None:
+        """Note that the optimizer is about to step on the batches since its last step."""
+        self._tape.record(self._problem.optimizer, (), self._problem.config.gradient_clipping)
+        self._steps.append(tuple(self._batches))
+        self._batches = []
+
+    def frozen(self) -> InnerLoop:
+        """The loop as it is now, to be kept while this one goes on."""
+        copy = object.__new__(InnerLoop)
+        copy.__dict__.update(self.__dict__)
+        copy._steps = list(self._steps)
+        copy._tape = dataclasses.replace(self._tape, steps=list(self._tape.steps))
+        return copy
+
+    def tape(self, inputs: Sequence[str]) -> Tape:
+        """The tape as a function of the parameters of ``inputs``."""
+        steps = [
+            Step(tuple(past(inputs) for past in batches), step.groups, step.clipping)
+            for batches, step in zip(self._steps, self._tape.steps, strict=True)
+        ]
+        initial = self._initial(inputs) if self._initial is not None else None
+        return dataclasses.replace(self._tape, steps=steps, initial=initial)

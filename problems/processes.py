@@ -1,0 +1,18 @@
+"""Averages over processes, where there are several."""
+
+from __future__ import annotations
+
+import torch.distributed as dist
+
+from ..hypergrad.tensors import Tensors
+
+
+def mean_over_processes(tensors: Tensors) -> Tensors:
+    """The mean of each tensor over the processes of the default group; the tensors themselves where there is none."""
+    if not dist.is_available() or not dist.is_initialized():
+        return tensors
+    averaged = tuple(t.clone() for t in tensors)
+    for tensor in averaged:
+        dist.all_reduce(tensor)
+        tensor /= dist.get_world_size()
+    return averaged

@@ -1,0 +1,74 @@
+"""Where a module keeps its parameters and buffers, so that other tensors can stand in for them.
+
+The swap reaches everything that reads the module (``module(x)``, ``module.weight`` in a regularizer, tied weights),
+costs a dictionary write per tensor, and never touches the values: restoring is exact in any dtype.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..hypergrad.errors import ConfigError
+
+
+class Slots:
+    """The places that hold a module's trainable parameters.
+
+    Args:
+        owner: The problem's name, for the error message.
+        module: The module.
+        parameters: The parameters to find, each of which may be in several places (tied weights).
+
+    Raises:
+        ConfigError: A parameter is in none of the module's places.
+    """
+
+    def __init__(self, owner: str, module: nn.Module, parameters: Sequence[Tensor]) -> None:
+        index = {id(p): i for i, p in enumerate(parameters)}
+        self._places: list[tuple[dict[str, Any], str, int]] = [
+            (part._parameters, key, index[id(p)])
+            for part in module.modules()
+            for key, p in part._parameters.items()
+            if id(p) in index
+        ]
+        missing = set(range(len(parameters))) - {i for _, _, i in self._places}
+        if missing:
+            raise ConfigError(
+                f"problem '{owner}': trainable_parameters() returns a tensor of shape "
+                f"{tuple(parameters[min(missing)].shape)} that is not a parameter of its module"
+            )
+
+    def put(self, tensors: Sequence[Tensor]) -> None:
+        """Make ``tensors`` the module's parameters, in the order in which those were given."""
+        for place, key, i in self._places:
+            place[key] = tensors[i]
+
+
+class Buffers:
+    """The places that hold the buffers of several modules: running statistics, counters."""
+
+    def __init__(self, modules: Iterable[nn.Module]) -> None:
+        self._places: list[tuple[dict[str, Any], str]] = [
+            (part._buffers, key)
+            for module in modules
+            for part in module.modules()
+            for key, buffer in part._buffers.items()
+            if buffer is not None
+        ]
+
+    def detach(self) -> list[Tensor]:
+        """Put copies in place of the buffers and return the originals."""
+        originals = [place[key] for place, key in self._places]
+        with torch.no_grad():
+            for place, key in self._places:
+                place[key] = place[key].clone()
+        return originals
+
+    def restore(self, originals: list[Tensor]) -> None:
+        """Put the originals back."""
+        for (place, key), original in zip(self._places, originals, strict=True):
+            place[key] = original
