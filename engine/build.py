@@ -63,7 +63,7 @@ def _problem(construct: Constructor, name: str, section: ProblemSection) -> Prob
         cls = construct.find(section.class_, PROBLEM)
         parts = _parts(construct, section)
         options = _options(construct, section, {*parts, "name", *PARTS})
-        problem: Problem = construct.call(section.class_, cls, [name], {**parts, "config": section.config, **options})
+        problem: Problem = construct.call(section.class_, cls, [name], {**parts, "config": section.config}, options)
         return problem
 
 
@@ -123,5 +123,5 @@ def _engine(
     with under("engine"):
         cls = construct.find(section.class_, ENGINE)
         options = _options(construct, section, {*given, "problems"})
-        engine: Engine = construct.call(section.class_, cls, [problems], {**given, **options})
+        engine: Engine = construct.call(section.class_, cls, [problems], given, options)
         return engine

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from ..configs.schema import Component
-from ..configs.validation import refuse, under
+from ..configs.validation import Path, refuse, under
 from ..hypergrad.errors import GraphError, MultilevelError, choices
 from .imports import OURS, Importer, within
 
@@ -34,6 +35,8 @@ MODULE = Kind("a torch.nn.Module", (nn.Module,))
 OPTIMIZER = Kind("a torch.optim.Optimizer", (Optimizer,))
 SCHEDULER = Kind("a scheduler of torch.optim.lr_scheduler", (LRScheduler, ReduceLROnPlateau))
 ANYTHING = Kind("a class or function that data may come from")
+
+UNEXPECTED = re.compile(r"unexpected keyword argument '(\w+)'")
 
 PARTS_FROM = "multilevel.problems"
 """From this library, a file may call what is defined in here; elsewhere only classes of the kind it must name."""
@@ -96,38 +99,74 @@ class Constructor:
             return {key: self.resolve(item, *path, key) for key, item in value.items()}
         return value
 
-    def call(self, name: str, target: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    def call(
+        self,
+        name: str,
+        target: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        options: Mapping[str, Any] | None = None,
+    ) -> Any:
         """Call a class or function whose arguments come from a file.
+
+        Args:
+            name: What the file calls it.
+            target: The class or function.
+            args: Positional arguments.
+            kwargs: Keyword arguments.
+            options: Keyword arguments that have the key ``options`` above them in the file.
 
         Raises:
             ConfigError: An argument is unknown or missing, or the call raised.
         """
-        _check_arguments(name, target, args, kwargs)
+        given = {**kwargs, **(options or {})}
+        paths: dict[str, Path] = {key: ("options", key) if key in (options or ()) else (key,) for key in given}
+        _check_arguments(name, target, args, paths)
         try:
-            return target(*args, **kwargs)
+            return target(*args, **given)
         except GraphError:
             raise
         except MultilevelError as error:
             raise refuse(str(error)) from error
         except Exception as error:  # whatever the class's own code raises on these arguments
+            unknown = UNEXPECTED.search(str(error))
+            if isinstance(error, TypeError) and unknown and unknown[1] in given:
+                # A **kwargs was passed on to where nobody takes it.
+                raise _unknown_argument(name, paths[unknown[1]], _all_parameters(target)) from error
             raise refuse(f"{name} raised {type(error).__name__}: {error}") from error
 
 
-def _check_arguments(name: str, target: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-    try:
-        signature = inspect.signature(target)
-    except ValueError:  # written in C without a signature
+def _check_arguments(name: str, target: Callable[..., Any], args: Sequence[Any], paths: Mapping[str, Path]) -> None:
+    parameters = _parameters(target)
+    if parameters is None:
         return
-    parameters = list(signature.parameters.values())
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     left = positional[len(args) :] + [p for p in parameters if p.kind is p.KEYWORD_ONLY]
     names = [p.name for p in left if p.kind is not p.POSITIONAL_ONLY]
     if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-        for key in kwargs:
+        for key, path in paths.items():
             if key not in names:
-                raise refuse(f"{name} takes no argument '{key}'{choices(key, names, 'arguments')}", key)
-    missing = [p.name for p in left if p.default is p.empty and p.name not in kwargs]
+                raise _unknown_argument(name, path, names)
+    missing = [p.name for p in left if p.default is p.empty and p.name not in paths]
     if missing:
         raise refuse(f"{name} needs {', '.join(missing)}; it takes {', '.join(names)}")
     if len(args) > len(positional) and not any(p.kind is p.VAR_POSITIONAL for p in parameters):
         raise refuse(f"{name} takes at most {len(positional)} positional arguments, got {len(args)}")
+
+
+def _parameters(target: Callable[..., Any]) -> list[inspect.Parameter] | None:
+    try:
+        return list(inspect.signature(target).parameters.values())
+    except (ValueError, TypeError):  # written in C without a signature
+        return None
+
+
+def _all_parameters(target: Callable[..., Any]) -> list[str]:
+    """The keyword arguments of a function, or of a class and of all that it inherits from."""
+    owners: Sequence[Any] = target.__mro__[:-1] if isinstance(target, type) else (target,)
+    found = [p for owner in owners for p in _parameters(owner) or ()]
+    return sorted({p.name for p in found if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)})
+
+
+def _unknown_argument(name: str, path: Path, known: Sequence[str]) -> Exception:
+    return refuse(f"{name} takes no argument '{path[-1]}'{choices(str(path[-1]), known, 'arguments')}", *path)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..hypergrad.errors import NonFiniteError, ProblemError
 from ..hypergrad.hierarchy import Hierarchy
+from ..hypergrad.method import Method
 from ..hypergrad.tensors import Tensors, filled, norm
 from ..problems.level import ProblemLevel
 from .graph import Graph
@@ -22,9 +23,17 @@ class Gradients:
         graph: Who is above whom.
         levels: The problems' levels by name.
         total: Let the lowers of middle levels respond (``response="total"``).
+        methods: Methods to use instead of the problems' own, by name.
     """
 
-    def __init__(self, graph: Graph, levels: Mapping[str, ProblemLevel], *, total: bool) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        levels: Mapping[str, ProblemLevel],
+        *,
+        total: bool,
+        methods: Mapping[str, Method] | None = None,
+    ) -> None:
         self.relations = Relations(graph)
         self.hierarchy = Hierarchy(
             levels,
@@ -32,6 +41,7 @@ class Gradients:
             inputs=self.relations.inputs,
             held=self.relations.held,
             total=total,
+            methods=methods,
         )
         self._levels = levels
         # The lowers whose solution enters the loss itself: each gets its cotangent from the one backward pass.
@@ -78,7 +88,7 @@ class Gradients:
         value = loss.item()
         if abs(value) < float("inf") and size < float("inf"):
             return
-        through = ", ".join(f"{name} -> {m} by {self._levels[m].method}" for m in self.relations.inside[name])
+        through = ", ".join(f"{name} -> {m} by {self.hierarchy.method(m)}" for m in self.relations.inside[name])
         raise NonFiniteError(
             f"problem '{name}': loss {value:g}, norm of its gradient {size:g}"
             + (f" (total, through {through})" if through else "")

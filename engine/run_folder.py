@@ -15,6 +15,7 @@ import torch
 
 from ..configs.loader import LoadedExperiment, dump
 from ..hypergrad.errors import ConfigError
+from .metrics import plain
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -69,10 +70,13 @@ class RunFolder:
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(loaded.folder / file, copy)
 
-    def finish(self, engine: Engine, report: Mapping[str, float]) -> None:
+    def save_weights(self, engine: Engine) -> None:
         """Write what was learned."""
         torch.save({name: p.module.state_dict() for name, p in engine.problems.items()}, self.path / "final.pt")
-        (self.path / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+    def save_report(self, report: Mapping[str, float]) -> None:
+        """Write the final metrics."""
+        (self.path / "report.json").write_text(json.dumps(plain(report), indent=2) + "\n", encoding="utf-8")
 
     def fail(self, error: BaseException) -> Path:
         """Write the traceback of an error and return its file."""

@@ -79,8 +79,9 @@ def _run_once(
     try:
         engine.run()
         seconds = time.perf_counter() - start
+        folder.save_weights(engine)  # before the report, whose code may fail
         report = scalars(engine.report(folder.path))
-        folder.finish(engine, report)
+        folder.save_report(report)
     except (ConfigError, GraphError) as error:
         folder.fail(error)
         raise

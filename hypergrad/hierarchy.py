@@ -56,6 +56,7 @@ class Hierarchy:
         held: ``held[j][m]``: the inputs of m that stay fixed while it responds inside F_j.
         total: Let the levels inside respond. Otherwise an objective is the level's own loss, with its lowers fixed: a
             cheap approximation, wrong by any amount where a middle level constrains a lower one.
+        methods: Methods to use instead of the levels' own, by name.
     """
 
     def __init__(
@@ -66,12 +67,18 @@ class Hierarchy:
         inputs: Mapping[str, Sequence[str]],
         held: Mapping[str, Mapping[str, frozenset[str]]],
         total: bool = True,
+        methods: Mapping[str, Method] | None = None,
     ) -> None:
         self.levels = levels
         self.inside = inside
         self.inputs = inputs
         self.held = held
         self.total = total
+        self._methods = dict(methods or {})
+
+    def method(self, name: str) -> Method:
+        """How the best response of a level is differentiated here."""
+        return self._methods.get(name) or self.levels[name].method
 
     def objective(self, name: str, inputs: Sequence[str]) -> Objective:
         """F_name as a function of its own parameters and, one after another, those of ``inputs``."""
@@ -135,7 +142,7 @@ class Hierarchy:
             targets = [i for i in self._arguments(name, member) if i == name or i in self.inside[name]]
             if cotangent is None or not targets:
                 continue
-            pulled = self.levels[member].method.pull_back(self.linearize(member, targets), cotangent)
+            pulled = self.method(member).pull_back(self.linearize(member, targets), cotangent)
             for target, part in self._split(targets, pulled).items():
                 pending[target] = add(pending[target], part) if target in pending else part
         return pending.get(name)
@@ -148,7 +155,7 @@ class Hierarchy:
             level = self.levels[member]
             objective = self.objective(member, inputs) if moment is None else moment.objectives[member](inputs)
             solution = level.parameters if moment is None else moment.values[member]
-            values[member] = respond(level.method, objective, solution, flat)
+            values[member] = respond(self.method(member), objective, solution, flat)
 
     def _arguments(self, name: str, member: str) -> Iterable[str]:
         held = self.held[name].get(member, frozenset())

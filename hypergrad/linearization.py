@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .moving import Counting, Pass, evaluating, moved, recorded
 from .objective import Evaluation, Objective, State
+from .tally import count
 from .tensors import Tensors, add, filled
 
 if TYPE_CHECKING:
@@ -67,10 +68,12 @@ class Linearization:
 
     def hessian_product(self, vector: Tensors) -> Tensors:
         """H v with H = d2F/dtheta2."""
+        count("hessian_products")
         return self._gradient_vjp(self.solution, vector, retain_graph=True)
 
     def mixed_product(self, vector: Tensors) -> Tensors:
         """(d2F / dphi dtheta) v, one tensor per input. Frees the graph of :attr:`gradient`: ask for it last."""
+        count("mixed_products")
         product = self._gradient_vjp(self.inputs, vector, retain_graph=self.differentiable)
         if not self.differentiable:
             del self.gradient, self.evaluation
@@ -127,6 +130,7 @@ class Linearization:
 
 def evaluate(objective: Objective, solution: Tensors, inputs: Tensors, new: Pass | None = None) -> Evaluation:
     """Evaluate an objective, with its graph, as an evaluation of its own inside whatever is running."""
+    count("evaluations")
     with torch.enable_grad(), evaluating(new or Pass()):
         return objective(solution, inputs)
 
@@ -135,6 +139,7 @@ def gradients(value: Tensor, wrt: Tensors, *, create_graph: bool = False) -> Ten
     """Gradients of a scalar, zeros where it does not depend on a tensor."""
     if not value.requires_grad or not wrt:
         return filled([None] * len(wrt), wrt)
+    count("gradients")
     return filled(torch.autograd.grad(value, wrt, create_graph=create_graph, allow_unused=True), wrt)
 
 

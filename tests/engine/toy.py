@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-CODE = '''
+CODE = """
 import torch
 from torch import nn
 from multilevel import Engine, Problem
@@ -57,9 +57,11 @@ class Toy(Engine):
         return {"distance": (self["lower"].module() - self.goal).abs().sum()}
 
     def report(self, run_dir):
+        if self.goal < 0:
+            raise RuntimeError("no picture")
         (run_dir / "picture.txt").write_text("picture")
         return {**super().report(run_dir), "steps": self.step_count}
-'''
+"""
 
 YAML = """\
 description: The lower follows the upper.

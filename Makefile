@@ -1,0 +1,56 @@
+# Everything from nothing but Python 3.10+ and make.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := $(wildcard setup.cfg pyproject.toml constraints.txt)
+# One thread a process: the tests run on all cores, and the numbers do not depend on how many there are.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo test test-all lint types tables docs clean help
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+demo: $(VENV)/demo  ## train the reweighting demo and print what it measured
+	$(BIN)/multilevel run reweight-digits
+
+test: $(VENV)/test lint types  ## lint, types and the test suite
+	$(BIN)/pytest -n auto -m "not slow"
+
+test-all: $(VENV)/test lint types  ## the test suite and the slow proofs
+	$(BIN)/pytest -n auto
+
+lint: $(VENV)/test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# mypy refuses a checkout folder with a hyphen, so it sees the package by its own name.
+types: $(VENV)/test
+	@mkdir -p $(VENV)/types && ln -sfn "$(CURDIR)" $(VENV)/types/multilevel
+	cd $(VENV)/types && MYPYPATH="$(CURDIR)/$(VENV)/types" ../bin/mypy -p multilevel --config-file "$(CURDIR)/setup.cfg"
+
+docs: $(VENV)/docs  ## build the documentation site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+clean:  ## remove the virtual environment and every build output
+	rm -rf $(VENV) build dist site *.egg-info
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+# torch first and pinned: asked for by a range, the newest build and its GPU libraries would come.
+$(VENV)/demo: $(VENV)/bin/python $(SOURCES)
+	$(BIN)/pip install -q -c constraints.txt torch
+	$(BIN)/pip install -q -c constraints.txt -e ".[examples]"
+	@touch $@
+
+$(VENV)/test: $(VENV)/bin/python $(SOURCES)
+	$(BIN)/pip install -q -c constraints.txt torch
+	$(BIN)/pip install -q -c constraints.txt -e ".[test]"
+	@touch $@
+
+$(VENV)/docs: $(VENV)/bin/python $(SOURCES)
+	$(BIN)/pip install -q -c constraints.txt torch
+	$(BIN)/pip install -q -c constraints.txt -e ".[docs]"
+	@touch $@
