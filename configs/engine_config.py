@@ -19,7 +19,8 @@ class EngineConfig(Settings):
         valid_step: Validate every so many engine steps, and at the end; 0 never validates.
         response: ``"total"`` lets the lowers of a middle problem respond while its own response is differentiated;
             ``"direct"`` holds them fixed, which is cheaper and biased.
-        seed: Seeds Python, NumPy and torch before anything is built from a file; ``None`` leaves them alone.
+        seed: Seeds Python, NumPy and torch: before anything is built from a file, and when the engine is constructed;
+            ``None`` leaves them alone.
         device: ``"auto"`` (the first accelerator, else the CPU) or what ``torch.device`` accepts.
         log_step: Write metrics every so many engine steps.
         roll_back: Reserved; only ``False`` is available.

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable
 from typing import Any
-
-import torch
 
 from ..configs.loader import LoadedExperiment
 from ..configs.schema import Component, EngineSection, Experiment, ProblemSection
@@ -16,6 +13,7 @@ from .callbacks import Callback
 from .construct import ANYTHING, MODULE, OPTIMIZER, SCHEDULER, Constructor, Kind
 from .engine import Engine
 from .imports import Importer
+from .seeding import seed_everything
 
 PROBLEM = Kind("a subclass of multilevel.Problem", (Problem,))
 ENGINE = Kind("multilevel.Engine or a subclass of it", (Engine,))
@@ -43,19 +41,6 @@ def build(loaded: LoadedExperiment, *, allow: Iterable[str] = (), callbacks: Ite
     with loaded.source.located():
         problems = [_problem(construct, name, section) for name, section in experiment.problems.items()]
         return _engine(construct, experiment, problems, list(callbacks))
-
-
-def seed_everything(seed: int | None) -> None:
-    """Seed Python, NumPy and torch; ``None`` leaves them alone."""
-    if seed is None:
-        return
-    random.seed(seed)
-    torch.manual_seed(seed)
-    try:
-        import numpy as np
-    except ModuleNotFoundError:  # torch runs without it
-        return
-    np.random.seed(seed)
 
 
 def _problem(construct: Constructor, name: str, section: ProblemSection) -> Problem:

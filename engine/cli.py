@@ -96,6 +96,34 @@ def graph(
             typer.echo(f"\nwrote {png}", err=True)
 
 
+@app.command()
+def audit(
+    experiment: Which,
+    overrides: Overrides = None,
+    method: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(metavar="NAME", help="Audit this method; may be repeated. Default: every method."),
+    ] = None,
+    upper: Annotated[Optional[str], typer.Option(help="The problem whose hypergradient; default: the top.")] = None,  # noqa: UP045
+    steps: Annotated[int, typer.Option(min=0, help="Engine steps to train before.")] = 100,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    png: Annotated[Optional[Path], typer.Option(metavar="FILE", help="Draw error against time.")] = None,  # noqa: UP045
+    allow_import: Allow = None,
+) -> None:
+    """Train a little, then compare every method's hypergradient with the truth."""
+    with _exit_codes():
+        from ..configs.loader import load
+        from .audit_run import audit_experiment
+
+        found = audit_experiment(load(experiment, overrides or ()), upper, method, steps, allow_import or ())
+        typer.echo(found.to_json() if as_json else found.to_text())
+        if png is not None:
+            from .audit_picture import save_audit_picture
+
+            save_audit_picture(found, png)
+            typer.echo(f"\nwrote {png}", err=True)
+
+
 @app.command("list")
 def list_() -> None:
     """Name the shipped experiments and the methods."""

@@ -11,16 +11,19 @@ from torch import Tensor
 
 from ..configs import EngineConfig
 from ..hypergrad.errors import ConfigError, GraphError, choices
+from ..hypergrad.method import Method
 from ..hypergrad.tensors import Tensors
 from ..problems.problem import Problem
+from .audit_report import Audit
 from .callbacks import Callback, Callbacks
 from .declare import Dependencies, Name, by_name, declared_graph
 from .device import resolve_device
 from .gradients import Gradients
 from .inspection import hypergradient
 from .modes import evaluation_mode
-from .recording import past_objective
+from .recording import ending_loops, record
 from .schedule import Schedule
+from .seeding import seed_everything
 
 
 class Engine:
@@ -38,6 +41,7 @@ class Engine:
     Attributes:
         problems: The problems by name.
         graph: The hierarchy; ``graph.networkx`` is a :class:`networkx.DiGraph`.
+        gradients: Differentiates through the hierarchy.
         step_count: Engine steps taken.
         last_metrics: Per problem, what its last level step returned: detached tensors, the loss among them.
         last_validation: What the last validation returned.
@@ -60,6 +64,7 @@ class Engine:
         if config is not None and not isinstance(config, EngineConfig):
             raise ConfigError(f"Engine: config must be an EngineConfig, got {type(config).__name__}")
         self.config = config if config is not None else EngineConfig()
+        seed_everything(self.config.seed)
         self.problems = by_name(problems)
         self.graph = declared_graph(self.problems, dependencies, edges)
         self.env = env
@@ -69,9 +74,9 @@ class Engine:
         self.last_validation: dict[str, Any] = {}
         self._bind(resolve_device(self.config.device))
         self._levels = {name: problem.level for name, problem in self.problems.items()}
-        self._gradients = Gradients(self.graph, self._levels, total=self.config.response == "total")
+        self.gradients = Gradients(self.graph, self._levels, total=self.config.response == "total")
         for level in self._levels.values():
-            level.hierarchy = self._gradients.hierarchy
+            level.hierarchy = self.gradients.hierarchy
         self._schedule = Schedule(self.graph, self.problems)
         self._checks_finite = False
 
@@ -90,7 +95,8 @@ class Engine:
 
     def step(self) -> None:
         """One engine step: every leaf takes one level step, then every upper that became ready."""
-        self._checks_finite = (self.step_count + 1) % self.config.log_step == 0
+        upcoming = self.step_count + 1
+        self._checks_finite = upcoming % self.config.log_step == 0 or upcoming == self.config.train_iters
         for name in self.graph.order:
             if self._schedule.ready(name):
                 self._advance(name)
@@ -138,7 +144,27 @@ class Engine:
         Returns:
             One tensor per trainable parameter.
         """
-        return hypergradient(self[name].name, self._levels, self._gradients)
+        return hypergradient(self[name].name, self._levels, self.gradients)
+
+    def audit(self, name: str, methods: Sequence[str | Method] | None = None) -> Audit:
+        """Compare the hypergradients of several methods with the truth, at the current point.
+
+        The truth is a dense solve at every level of up to 1000 parameters and a Krylov solve run to convergence above
+        that. The run is left untouched. Time, memory and counts are those of one hypergradient of each method.
+
+        Args:
+            name: The upper problem.
+            methods: Names (audited with sensible options) or method objects; every registered method by default.
+
+        Returns:
+            Numbers per method and level, with ``to_text()``, ``to_json()`` and ``verdict()``.
+
+        Raises:
+            ConfigError: The problem has no lower that responds to it, or a method is unknown.
+        """
+        from .audit import audit
+
+        return audit(self, name, methods)
 
     def state_dict(self) -> dict[str, Any]:
         """The state of every problem, the counters and the readiness."""
@@ -180,34 +206,26 @@ class Engine:
         if self._schedule.starts_inner_loop(name):
             self._start_inner_loop(problem)
         moment = level.next_moment()
-        if level.loop is not None:
-            level.loop.add_batch(past_objective(self._gradients.hierarchy, self._levels, name, self.graph.uppers(name)))
+        record(self.gradients.hierarchy, self._levels, name, self.graph.uppers(name))
         metrics: dict[str, Tensor] = {}
 
         def differentiate() -> tuple[Tensor, tuple[Tensor | None, ...]]:
             evaluation, shown = level.train(moment)
             metrics.update(shown)
-            gradients = self._gradients.total(name, evaluation.loss)
+            gradients = self.gradients.total(name, evaluation.loss)
             if self._checks_finite:
-                self._gradients.check_finite(name, gradients, evaluation.loss)
+                self.gradients.check_finite(name, gradients, evaluation.loss)
             return evaluation.loss, gradients
 
-        stepped = level.update.apply(*differentiate(), again=differentiate)
+        with ending_loops(self._levels, name, self.graph.constrained_by(name)):
+            stepped = level.update.apply(*differentiate(), again=differentiate)
         problem.count += 1
         self.last_metrics[name] = metrics
         self._schedule.advanced(name)
         if stepped:
             self._schedule.stepped(name)
-            self._end_inner_loops(name)
         self.callbacks.on_level_step(self, problem, metrics)
 
     def _start_inner_loop(self, problem: Problem) -> None:
         problem.on_inner_loop_start()
         problem.level.start_inner_loop()
-
-    def _end_inner_loops(self, name: str) -> None:
-        """A problem moved: what is recorded of the problems that it constrains led to a solution of the past."""
-        for lower in self.graph.constrained_by(name):
-            loop = self._levels[lower].loop
-            if loop is not None:
-                loop.begin()

@@ -84,7 +84,7 @@ class Hierarchy:
         """F_name as a function of its own parameters and, one after another, those of ``inputs``."""
 
         def function(solution: Tensors, flat: Tensors) -> Evaluation:
-            values = {name: solution, **self._split(inputs, flat)}
+            values = {name: solution, **self.split(inputs, flat)}
             if self.total:
                 self._respond(name, values)
             return self.levels[name].evaluate(values)
@@ -95,30 +95,39 @@ class Hierarchy:
         """:meth:`objective` as it was at a past moment, for the levels that respond inside a recorded inner loop."""
 
         def function(solution: Tensors, flat: Tensors) -> Evaluation:
-            values = {**moment.values, **self._split(inputs, flat), name: solution}
+            values = {**moment.values, **self.split(inputs, flat), name: solution}
             if self.total:
                 self._respond(name, values, moment)
             return self.levels[name].evaluate(values, moment)
 
         return self.levels[name].describe(Objective(function), inputs, moment)
 
-    def past_step(self, name: str, inputs: Sequence[str], moment: Moment) -> Objective:
+    def past_step(self, name: str, inputs: Sequence[str], moment: Moment, left: Values) -> Objective:
         """:meth:`past_objective` as a function of what ``inputs`` are *now*.
 
         An input that has moved since counts with its value of then; a derivative with respect to it, and a displacement
         of it, act on that value.
+
+        Args:
+            name: The level.
+            inputs: The names of its inputs.
+            moment: When.
+            left: Values of then, of levels that have moved since the loop ended.
         """
-        past = self.past_objective(name, inputs, moment)
+        past, before = self.past_objective(name, inputs, moment), {**moment.values, **left}
 
         def function(solution: Tensors, flat: Tensors) -> Evaluation:
-            then: list[Tensor] = []
-            for other, tensors in self._split(inputs, flat).items():
-                moved = other in moment.values
-                now = self.levels[other].parameters
-                then += add(moment.values[other], subtract(tensors, _detached(now))) if moved else tensors
-            return past(solution, tuple(then))
+            return past(solution, self.values_then(inputs, flat, before))
 
         return Objective(function)
+
+    def values_then(self, inputs: Sequence[str], flat: Tensors, before: Values) -> Tensors:
+        """Inputs given as of now, moved back to where they were."""
+        then: list[Tensor] = []
+        for name, tensors in self.split(inputs, flat).items():
+            now = _detached(self.levels[name].parameters)
+            then += add(before[name], subtract(tensors, now)) if name in before else tensors
+        return tuple(then)
 
     def linearize(self, name: str, inputs: Sequence[str]) -> Linearization:
         """F_name around the current point."""
@@ -143,7 +152,7 @@ class Hierarchy:
             if cotangent is None or not targets:
                 continue
             pulled = self.method(member).pull_back(self.linearize(member, targets), cotangent)
-            for target, part in self._split(targets, pulled).items():
+            for target, part in self.split(targets, pulled).items():
                 pending[target] = add(pending[target], part) if target in pending else part
         return pending.get(name)
 
@@ -164,7 +173,8 @@ class Hierarchy:
     def _flat(self, names: Iterable[str]) -> Tensors:
         return tuple(tensor for name in names for tensor in self.levels[name].parameters)
 
-    def _split(self, names: Iterable[str], flat: Tensors) -> dict[str, Tensors]:
+    def split(self, names: Iterable[str], flat: Tensors) -> dict[str, Tensors]:
+        """The parameters of each level out of those of all, one after another."""
         parts, start = {}, 0
         for name in names:
             stop = start + len(self.levels[name].parameters)

@@ -8,6 +8,7 @@ approximates (implicit function theorem)
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
@@ -30,6 +31,12 @@ class Method(ABC):
     name: ClassVar[str] = "?"
     first_order: ClassVar[bool] = False
     needs_tape: ClassVar[bool] = False
+
+    def __str__(self) -> str:
+        """Name and the options that differ from their defaults: ``cg(iterations=10)``."""
+        fields = dataclasses.fields(self)  # type: ignore[arg-type]  # every registered method is a dataclass
+        chosen = {f.name: getattr(self, f.name) for f in fields if getattr(self, f.name) != f.default}
+        return f"{self.name}({', '.join(f'{key}={value}' for key, value in chosen.items())})" if chosen else self.name
 
     @abstractmethod
     def pull_back(self, at: Linearization, cotangent: Tensors) -> Tensors:

@@ -1,7 +1,7 @@
 """First-order methods at depth: an objective evaluated beside its point, with the responses inside it moving along.
 
-A finite difference needs the objective of a middle level at theta + r v *with its lowers responding to that*, from first
-derivatives alone. Each response inside moves, to first order, by what its own gradient says:
+A finite difference needs the objective of a middle level at theta + r v *with its lowers responding to that*, from
+first derivatives alone. Each response inside moves, to first order, by what its own gradient says:
 
     z' = z - P [G(z, y') - G(z, y)],
 

@@ -1,4 +1,4 @@
-"""Random numbers that can be drawn again: a loss evaluated twice must see the same dropout masks, and leave no trace."""
+"""Random numbers that can be drawn again: a loss evaluated twice must see the same dropout masks and leave no trace."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from ..hypergrad.hierarchy import Values
 from ..hypergrad.objective import Objective
 from ..hypergrad.tape import Step, Tape
 from ..hypergrad.tensors import Tensors
@@ -13,8 +14,10 @@ from ..hypergrad.tensors import Tensors
 if TYPE_CHECKING:
     from .problem import Problem
 
-Past = Callable[[Sequence[str]], Objective]
-"""The objective at a past moment, given the names of its inputs."""
+Past = Callable[[Sequence[str], Values], Objective]
+"""The objective at a past moment, given the names of its inputs and the values that some of them had then."""
+Initial = Callable[[Sequence[str], Values], Callable[[Tensors], Tensors]]
+"""The starting point as a function of inputs, given likewise."""
 
 
 class InnerLoop:
@@ -24,6 +27,9 @@ class InnerLoop:
         problem: The problem.
         parameters: Its trainable parameters.
 
+    Attributes:
+        over: Whether an upper has moved since, so that the next step begins a new loop.
+
     Raises:
         ConfigError: The update of the problem's optimizer cannot be differentiated.
     """
@@ -31,14 +37,15 @@ class InnerLoop:
     def __init__(self, problem: Problem, parameters: Tensors) -> None:
         self._problem = problem
         self._parameters = parameters
+        self.begin()
+
+    def begin(self, initial: Initial | None = None) -> None:
+        """Forget the past: the loop starts at the current parameters."""
+        self.over = False
         self._batches: list[Past] = []
         self._steps: list[tuple[Past, ...]] = []
-        self._initial: Callable[[Sequence[str]], Callable[[Tensors], Tensors]] | None = None
-        self._tape = Tape.begin(problem.optimizer, parameters)
-
-    def begin(self, initial: Callable[[Sequence[str]], Callable[[Tensors], Tensors]] | None = None) -> None:
-        """Forget the past: the loop starts at the current parameters."""
-        self._batches, self._steps, self._initial = [], [], initial
+        self._left: dict[str, Tensors] = {}
+        self._initial = initial
         self._tape = Tape.begin(self._problem.optimizer, self._parameters)
 
     def add_batch(self, past: Past) -> None:
@@ -51,19 +58,24 @@ class InnerLoop:
         self._steps.append(tuple(self._batches))
         self._batches = []
 
+    def leave(self, upper: str, parameters: Tensors) -> None:
+        """End the loop because an upper moved, from the given parameters on; it can still be looked back at."""
+        self.over = True
+        self._left.setdefault(upper, parameters)
+
     def frozen(self) -> InnerLoop:
         """The loop as it is now, to be kept while this one goes on."""
         copy = object.__new__(InnerLoop)
         copy.__dict__.update(self.__dict__)
-        copy._steps = list(self._steps)
+        copy._steps, copy._left = list(self._steps), dict(self._left)
         copy._tape = dataclasses.replace(self._tape, steps=list(self._tape.steps))
         return copy
 
     def tape(self, inputs: Sequence[str]) -> Tape:
         """The tape as a function of the parameters of ``inputs``."""
         steps = [
-            Step(tuple(past(inputs) for past in batches), step.groups, step.clipping)
+            Step(tuple(past(inputs, self._left) for past in batches), step.groups, step.clipping)
             for batches, step in zip(self._steps, self._tape.steps, strict=True)
         ]
-        initial = self._initial(inputs) if self._initial is not None else None
+        initial = self._initial(inputs, self._left) if self._initial is not None else None
         return dataclasses.replace(self._tape, steps=steps, initial=initial)

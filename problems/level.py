@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..hypergrad.errors import ConfigError, ProblemError
-from ..hypergrad.hierarchy import Hierarchy
+from ..hypergrad.hierarchy import Hierarchy, Values
 from ..hypergrad.linearization import Linearization
 from ..hypergrad.method import Method
 from ..hypergrad.objective import Evaluation, Objective
@@ -158,17 +158,13 @@ class ProblemLevel:
         self.memory.update(state["memory"])
         problem.count = state["count"]
 
-    def _initial_given(self, inputs: Sequence[str]) -> Callable[[Tensors], Tensors]:
+    def _initial_given(self, inputs: Sequence[str], left: Values) -> Callable[[Tensors], Tensors]:
         """The initial parameters as a function of the parameters of ``inputs``."""
 
         def function(flat: Tensors) -> Tensors:
-            values, start = {}, 0
-            for name in inputs:
-                if name in self._problem.reachable:
-                    size = len(self._problem.reachable[name].parameters)
-                    values[name] = flat[start : start + size]
-                    start += size
-            with self.substituted(values):
+            hierarchy = self.hierarchy or self._alone([self._problem.reachable[name] for name in inputs])
+            then = hierarchy.split(inputs, hierarchy.values_then(inputs, flat, left))
+            with self.substituted(then):
                 return tuple(self._problem.initial_parameters() or ())
 
         return function
