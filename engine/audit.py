@@ -68,7 +68,7 @@ def _reference(report: LevelReport) -> Method:
 def _trials(
     engine: Engine, inside: Sequence[str], methods: Sequence[str | Method] | None
 ) -> Iterator[tuple[str, dict[str, Method], str]]:
-    """(label, methods by level, which level) of every row: the run's own, each method everywhere, then level by level."""
+    """(label, methods by level, which level) of every row: the run's own, each method everywhere, then one by one."""
     own = {m: engine[m].method for m in inside}
     yield "as configured", own, "all"
     candidates = _candidates(methods)

@@ -10,6 +10,8 @@ from .tables import table
 
 GOOD = 0.01
 """Relative error up to which a hypergradient is called accurate."""
+DETACHED = 0.05
+"""Asymmetry that no finite difference has by itself: the training step detaches."""
 HOPELESS = 0.5
 """Relative error from which changing the method does not help."""
 USABLE = 0.9
@@ -156,7 +158,7 @@ def _own_verdict(own: Row) -> str:
 
 def _level_verdict(level: LevelReport) -> list[str]:
     lines = []
-    if level.asymmetry > 1e-3:
+    if level.asymmetry > DETACHED:
         lines.append(
             f"'{level.name}': its training step detaches part of its loss (its mixed derivative is asymmetric by "
             f"{level.asymmetry:.2g}), so the finite-difference methods darts and sama are wrong here; "
@@ -170,8 +172,8 @@ def _level_verdict(level: LevelReport) -> list[str]:
         )
     if level.gradient_norm > 0.1 * max(level.largest_curvature, 1e-12) * max(level.parameter_norm, 1e-12):
         lines.append(
-            f"'{level.name}': far from a solution (gradient norm {level.gradient_norm:.2g}), which every implicit method "
-            "assumes; raise unroll_steps, or use unroll, which does not."
+            f"'{level.name}': far from a solution (gradient norm {level.gradient_norm:.2g}), which every implicit "
+            "method assumes; raise unroll_steps, or use unroll, which does not."
         )
     return lines
 
