@@ -21,12 +21,16 @@ class Config(MethodSettings):
         gradient_clipping: Largest norm of the gradient of all parameters together; 0 leaves it alone.
         precision: What ``training_step`` computes in. The parameters stay as they are.
         warmup_steps: Optimizer steps this problem takes alone before its uppers begin.
+        estimator: How this problem's own loss is differentiated: ``"pathwise"``, or ``"score"`` for an expectation over
+            choices drawn with ``self.sample`` (policy gradient), where the loss or reward need not be differentiable.
         log_step: Write this problem's metrics every so many of its batches; -1 goes by the engine's setting.
         darts_alpha: ``alpha`` of type ``darts``. This and the following are refused where the type does not read them.
         neumann_iterations: ``iterations`` of type ``neumann``.
         neumann_alpha: ``alpha`` of type ``neumann``.
         cg_iterations: ``iterations`` of type ``cg``.
         cg_alpha: ``alpha`` of type ``cg``.
+        reinforce_samples: ``samples`` of type ``reinforce``.
+        reinforce_baseline: ``baseline`` of type ``reinforce``.
 
     Raises:
         ConfigError: Anything above is unknown, out of range, or not read by the chosen type.
@@ -37,6 +41,7 @@ class Config(MethodSettings):
     gradient_clipping: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     precision: Literal["fp32", "bf16"] = "fp32"
     warmup_steps: int = Field(default=0, ge=0)
+    estimator: Literal["pathwise", "score"] = "pathwise"
     log_step: int = -1
 
     @field_validator("precision", mode="before")

@@ -6,7 +6,7 @@ The flat fields (``cg_iterations``, ...) are the short spelling of a method's op
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import PrivateAttr, SerializerFunctionWrapHandler, model_serializer
 
@@ -25,6 +25,8 @@ class MethodSettings(Settings):
     neumann_alpha: float = 1.0
     cg_iterations: int = 1
     cg_alpha: float = 1.0
+    reinforce_samples: int = 1
+    reinforce_baseline: Literal["loo", "ema", "none"] = "loo"
 
     _method: Method = PrivateAttr()
 

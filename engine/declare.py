@@ -48,6 +48,11 @@ def declared_graph(
         raise GraphError(
             f"Engine: {len(problems)} problems and no edges between them; pass edges=[(upper, lower), ...]"
         )
+    if not isinstance(dependencies or {}, Mapping):
+        raise GraphError(
+            f"dependencies must be a mapping with the keys 'u2l' and 'l2u', got {type(dependencies).__name__}; "
+            "for a list of pairs (upper, lower) write edges=[...]"
+        )
     kinds = dict(dependencies or {})
     unknown = set(kinds) - {"u2l", "l2u"}
     if unknown:
@@ -69,12 +74,14 @@ def _named(kind: str, mapping: Any, problems: Mapping[str, Problem]) -> dict[str
     for key, several in mapping.items():
         if isinstance(several, (str, Problem)):
             several = [several]
-        named[_name(key, problems)] = [_name(other, problems) for other in several]
+        if not isinstance(several, Iterable):
+            raise GraphError(f"dependencies['{kind}']: expected a list of problems or names, got {several!r}")
+        named.setdefault(_name(key, problems), []).extend(_name(other, problems) for other in several)
     return named
 
 
 def _pair(edge: Any, problems: Mapping[str, Problem]) -> Edge:
-    if isinstance(edge, (str, Problem)) or len(tuple(edge)) != 2:
+    if isinstance(edge, str) or not isinstance(edge, Sequence) or len(edge) != 2:
         raise GraphError(f"edges: each must be a pair (upper, lower), got {edge!r}")
     upper, lower = edge
     return _name(upper, problems), _name(lower, problems)

@@ -84,7 +84,8 @@ class Engine:
         """Train until ``train_iters`` engine steps are done, counting those taken before."""
         try:
             for problem in self.problems.values():
-                problem.module.train()
+                if not problem.module.training:  # parts of a module in training may be frozen on purpose
+                    problem.module.train()
             self.callbacks.on_run_start(self)
             while self.step_count < self.config.train_iters:
                 self.step()

@@ -71,12 +71,11 @@ class Gradients:
         lowers = [p for m in read for p in self._levels[m].parameters]
         gradients = torch.autograd.grad(loss, (*own, *lowers), allow_unused=True)
         direct = gradients[: len(own)]
-        if not read:
-            return direct
-        swept = self.hierarchy.sweep(name, self._cotangents(read, gradients[len(own) :]))
+        swept = self.hierarchy.sweep(name, self._cotangents(read, gradients[len(own) :])) if read else None
         if swept is None:
+            self._refuse_standstill(name, direct)
             return direct
-        return tuple(s if d is None else d + s for d, s in zip(direct, swept, strict=True))
+        return tuple(s if d is None else s + d for d, s in zip(direct, swept, strict=True))  # s is dense, d perhaps not
 
     def check_finite(self, name: str, gradients: tuple[Tensor | None, ...], loss: Tensor) -> None:
         """Refuse a gradient that is infinite or not a number. Makes the host wait for the device.
@@ -84,7 +83,8 @@ class Gradients:
         Raises:
             NonFiniteError: Naming the level, its edges, their methods and the norms.
         """
-        size = norm([g for g in gradients if g is not None]).item() if any(g is not None for g in gradients) else 0.0
+        present = [g.coalesce().values() if g.is_sparse else g for g in gradients if g is not None]
+        size = norm(present).item() if present else 0.0
         value = loss.item()
         if abs(value) < float("inf") and size < float("inf"):
             return
@@ -95,6 +95,15 @@ class Gradients:
             + ". Lower the learning rate, clip (gradient_clipping), or damp the method"
         )
 
+    def _refuse_standstill(self, name: str, direct: tuple[Tensor | None, ...]) -> None:
+        if all(g is None for g in direct):
+            read = ", ".join(self._read[name]) or "none"
+            raise ProblemError(
+                f"problem '{name}': its loss depends neither on its own parameters nor on the solution of a lower that "
+                f"responds to it (such lowers: {read}), so it could not learn; was something detached, or an edge of "
+                "'u2l' or 'l2u' left out?"
+            )
+
     def _cotangents(self, read: list[str], flat: tuple[Tensor | None, ...]) -> dict[str, Tensors]:
         cotangents, start = {}, 0
         for member in read:
@@ -102,5 +111,5 @@ class Gradients:
             part = flat[start : start + len(parameters)]
             start += len(parameters)
             if any(g is not None for g in part):
-                cotangents[member] = filled(part, parameters)
+                cotangents[member] = filled((g.to_dense() if g is not None else None for g in part), parameters)
         return cotangents

@@ -25,7 +25,7 @@ class Graph:
     Attributes:
         networkx: A :class:`networkx.DiGraph` whose edges point from upper to lower and carry the booleans
             ``upper_to_lower`` and ``lower_to_upper``.
-        order: The names in the order in which they step, lowest first.
+        order: The names in the order in which they step: the leaves, then each problem after its lowers.
 
     Raises:
         GraphError: A name on an edge is unknown; the edges form a cycle; a problem is on no edge while there are
@@ -42,7 +42,10 @@ class Graph:
                 self._add(upper, lower, kind)
         self._refuse_cycles()
         self._refuse_isolated()
-        lowest_first = nx.lexicographical_topological_sort(self.networkx.reverse(), key=list(self.networkx).index)
+        declared = {name: i for i, name in enumerate(self.networkx)}
+        lowest_first = nx.lexicographical_topological_sort(
+            self.networkx.reverse(), key=lambda name: (self.networkx.out_degree(name) > 0, declared[name])
+        )
         self.order: tuple[str, ...] = tuple(lowest_first)
         self._refuse_dead_ends()
 

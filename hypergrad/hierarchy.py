@@ -27,8 +27,11 @@ class Level(Protocol):
     def parameters(self) -> Tensors:
         """Its current solution."""
 
-    def evaluate(self, values: Values, moment: Moment | None = None) -> Evaluation:
-        """Its own loss with the given tensors in place of the parameters of the levels named; leaves no trace."""
+    def evaluate(self, values: Values, moment: Moment | None = None, *, draw: int = 0) -> Evaluation:
+        """Its own loss with the given tensors in place of the parameters of the levels named; leaves no trace.
+
+        What it samples is the same at every call with one ``draw``, and independent of that of another.
+        """
 
     def describe(self, objective: Objective, inputs: Sequence[str], moment: Moment | None = None) -> Objective:
         """The objective, together with what the level's method may know besides (memory, optimizer, tape)."""
@@ -83,24 +86,11 @@ class Hierarchy:
     def objective(self, name: str, inputs: Sequence[str]) -> Objective:
         """F_name as a function of its own parameters and, one after another, those of ``inputs``."""
 
-        def function(solution: Tensors, flat: Tensors) -> Evaluation:
-            values = {name: solution, **self.split(inputs, flat)}
-            if self.total:
-                self._respond(name, values)
-            return self.levels[name].evaluate(values)
-
-        return self.levels[name].describe(Objective(function), inputs)
+        return self._objective(name, inputs, None)
 
     def past_objective(self, name: str, inputs: Sequence[str], moment: Moment) -> Objective:
         """:meth:`objective` as it was at a past moment, for the levels that respond inside a recorded inner loop."""
-
-        def function(solution: Tensors, flat: Tensors) -> Evaluation:
-            values = {**moment.values, **self.split(inputs, flat), name: solution}
-            if self.total:
-                self._respond(name, values, moment)
-            return self.levels[name].evaluate(values, moment)
-
-        return self.levels[name].describe(Objective(function), inputs, moment)
+        return self._objective(name, inputs, moment)
 
     def past_step(self, name: str, inputs: Sequence[str], moment: Moment, left: Values) -> Objective:
         """:meth:`past_objective` as a function of what ``inputs`` are *now*.
@@ -155,6 +145,24 @@ class Hierarchy:
             for target, part in self.split(targets, pulled).items():
                 pending[target] = add(pending[target], part) if target in pending else part
         return pending.get(name)
+
+    def _objective(self, name: str, inputs: Sequence[str], moment: Moment | None) -> Objective:
+        level = self.levels[name]
+
+        def values(solution: Tensors, flat: Tensors) -> Values:
+            given = {**(moment.values if moment is not None else {}), **self.split(inputs, flat), name: solution}
+            if self.total:
+                self._respond(name, given, moment)
+            return given
+
+        def function(solution: Tensors, flat: Tensors) -> Evaluation:
+            return level.evaluate(values(solution, flat), moment)
+
+        def draw(solution: Tensors, flat: Tensors, number: int) -> Sequence[Evaluation]:
+            given = values(solution, flat)
+            return [level.evaluate(given, moment, draw=k) for k in range(number)]
+
+        return level.describe(Objective(function, draw), inputs, moment)
 
     def _respond(self, name: str, values: dict[str, Tensors], moment: Moment | None = None) -> None:
         """Add the responses of the levels inside ``name`` to the values that they respond to."""

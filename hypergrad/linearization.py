@@ -51,6 +51,10 @@ class Linearization:
         self.differentiable = differentiable
         self._origin = (tuple(solution), tuple(inputs))
 
+    def of(self, objective: Objective) -> Linearization:
+        """Another objective around the same point."""
+        return Linearization(objective, *self._origin, differentiable=self.differentiable)
+
     @property
     def state(self) -> State:
         """What the method remembers from earlier upper steps."""
@@ -69,7 +73,9 @@ class Linearization:
     def hessian_product(self, vector: Tensors) -> Tensors:
         """H v with H = d2F/dtheta2."""
         count("hessian_products")
-        return self._gradient_vjp(self.solution, vector, retain_graph=True)
+        product = self._gradient_vjp(self.solution, vector, retain_graph=True)
+        # Embeddings with sparse=True give sparse ones, which solvers cannot take inner products of.
+        return tuple(p.to_dense() if p.is_sparse else p for p in product)
 
     def mixed_product(self, vector: Tensors) -> Tensors:
         """(d2F / dphi dtheta) v, one tensor per input. Frees the graph of :attr:`gradient`: ask for it last."""

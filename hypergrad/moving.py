@@ -13,7 +13,7 @@ them: one pass at the base point records them, a second beside it moves them, la
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, NamedTuple
@@ -104,7 +104,15 @@ def moved(objective: Objective, base: list[Response], solution: Tensors, inputs:
         with evaluating(_Replaying(moving.responses, current_pass())):
             return objective(solution, inputs)
 
-    return dataclasses.replace(objective, function=function)
+    sampled = objective.draw
+    if sampled is None:
+        return dataclasses.replace(objective, function=function)
+
+    def draw(solution: Tensors, inputs: Tensors, number: int) -> Sequence[Evaluation]:
+        with evaluating(_Replaying(moving.responses, current_pass())):
+            return sampled(solution, inputs, number)
+
+    return dataclasses.replace(objective, function=function, draw=draw)
 
 
 def _moved_response(base: Response, inputs: Tensors) -> Response:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -24,10 +24,15 @@ class Evaluation(NamedTuple):
     Attributes:
         loss: The scalar.
         outputs: The tensor in which the loss is convex (a network's predictions); for Gauss-Newton curvature only.
+        losses: The loss of each example, of shape (batch,), where the loss is their mean and each depends on its own
+            sampled choices alone.
+        choices: The log-probability of each sampled choice, where the loss depends on any.
     """
 
     loss: Tensor
     outputs: Tensor | None = None
+    losses: Tensor | None = None
+    choices: tuple[Tensor, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,7 @@ class Objective:
     Attributes:
         function: Evaluates F. It must read both arguments from what it is given, be repeatable (the same tensors give
             the same value) and leave no trace.
+        draw: ``draw(solution, inputs, number)`` evaluates F so many times under independent choices, where it samples.
         state: The method's memory. Empty by default.
         optimizer: The optimizer that minimises F, for methods that differentiate its update; its parameters are the
             solution.
@@ -46,6 +52,7 @@ class Objective:
     """
 
     function: Callable[[Tensors, Tensors], Evaluation]
+    draw: Callable[[Tensors, Tensors, int], Sequence[Evaluation]] | None = None
     state: State = field(default_factory=dict)
     optimizer: Optimizer | None = None
     parameters: Tensors = ()

@@ -35,6 +35,12 @@ class RandomState:
                 sys.modules["numpy"].random.set_state(numpy_state)
             random.setstate(python_state)
 
+    def is_current(self) -> bool:
+        """Whether no generator that was read has moved since."""
+        if not torch.equal(self._torch, torch.get_rng_state()) or self.host_moved():
+            return False
+        return self._on_device is None or torch.equal(self._on_device, torch.cuda.get_rng_state(self._device))
+
     def host_moved(self) -> bool:
         """Whether numpy's or Python's generator has moved since (``host=True`` only)."""
         if self._host is None:

@@ -23,12 +23,12 @@ def assemble(problem: Problem, device: torch.device | None) -> tuple[Tensor, ...
     """
     if problem.module is None:
         problem.module = problem.configure_module()
-    _expect(problem, "module", nn.Module)
+    _expect(problem, "module", nn.Module, "torch.nn.Module")
     if device is not None:
         problem.module.to(device)  # in place: an optimizer over these parameters keeps them
     if problem.optimizer is None:
         problem.optimizer = problem.configure_optimizer()
-    _expect(problem, "optimizer", Optimizer)
+    _expect(problem, "optimizer", Optimizer, "torch.optim.Optimizer")
     _move_state(problem.optimizer)
     if problem.scheduler is None:
         problem.scheduler = problem.configure_scheduler()
@@ -37,6 +37,12 @@ def assemble(problem: Problem, device: torch.device | None) -> tuple[Tensor, ...
             f"problem '{problem.name}': scheduler must be a torch.optim.lr_scheduler object, "
             f"got {type(problem.scheduler).__name__}"
         )
+    over = getattr(problem.scheduler, "optimizer", problem.optimizer)
+    if over is not problem.optimizer:
+        raise ConfigError(
+            f"problem '{problem.name}': its scheduler is over another optimizer ({type(over).__name__}) than its own "
+            f"({type(problem.optimizer).__name__})"
+        )
     if problem.train_data_loader is None:
         problem.train_data_loader = problem.configure_train_data_loader()
     parameters = tuple(problem.trainable_parameters())
@@ -44,20 +50,25 @@ def assemble(problem: Problem, device: torch.device | None) -> tuple[Tensor, ...
     return parameters
 
 
-def _expect(problem: Problem, part: str, kind: type) -> None:
+def _expect(problem: Problem, part: str, kind: type, public_name: str) -> None:
     value = getattr(problem, part)
     if value is None:
         raise ConfigError(
             f"problem '{problem.name}': no {part}; pass {part}=... to its constructor, or override configure_{part}()"
         )
     if not isinstance(value, kind):
-        raise ConfigError(
-            f"problem '{problem.name}': {part} must be a {kind.__module__.removesuffix('.module')}.{kind.__name__}, "
-            f"got {type(value).__name__}"
-        )
+        raise ConfigError(f"problem '{problem.name}': {part} must be a {public_name}, got {type(value).__name__}")
 
 
 def _check_parameters(problem: Problem, parameters: tuple[Tensor, ...]) -> None:
+    own = {id(p) for p in problem.module.parameters()} | {id(p) for p in parameters}
+    for group in problem.optimizer.param_groups:
+        for parameter in group["params"]:
+            if id(parameter) not in own:
+                raise ConfigError(
+                    f"problem '{problem.name}': its optimizer holds a parameter of shape {tuple(parameter.shape)} "
+                    "that is not its module's; build the optimizer from this module's parameters"
+                )
     if not parameters:
         raise ConfigError(
             f"problem '{problem.name}': nothing to train; no parameter of its module both requires a gradient and is "
@@ -69,14 +80,6 @@ def _check_parameters(problem: Problem, parameters: tuple[Tensor, ...]) -> None:
                 f"problem '{problem.name}': trainable_parameters() must return leaf tensors that require gradients, "
                 f"got {type(parameter).__name__}"
             )
-    own = {id(p) for p in problem.module.parameters()} | {id(p) for p in parameters}
-    for group in problem.optimizer.param_groups:
-        for parameter in group["params"]:
-            if id(parameter) not in own:
-                raise ConfigError(
-                    f"problem '{problem.name}': its optimizer holds a parameter of shape {tuple(parameter.shape)} "
-                    "that is not its module's; build the optimizer from this module's parameters"
-                )
 
 
 def _move_state(optimizer: Optimizer) -> None:

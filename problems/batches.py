@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import copy
 from collections import UserDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
 
 from ..hypergrad.errors import ConfigError, ProblemError
 from ..hypergrad.replay import RandomState
+from .ahead import Ahead
 
 
 class Batches:
@@ -39,27 +42,37 @@ class Batches:
         self.epoch = 0
         self.position = 0
         self._iterators: list[Iterator[Any] | None] = [None] * len(self.loaders)
-        self._ahead: list[list[Any]] = [[] for _ in self.loaders]
+        self._ahead = Ahead()
         if loader is not None:
             self._refuse_unusable()
 
     def draw(self, device: torch.device) -> Any:
         """The next batch, moved to ``device`` whole."""
-        parts = [self._next(i) for i in range(len(self.loaders))]
+        parts = self._ahead.take(self._next_parts)
         self.position += 1
-        return to_device(tuple(parts) if self._several else parts[0], device)
+        return self._batch(parts, device)
 
     def peek(self, device: torch.device) -> Any:
         """The batch that :meth:`draw` will return, without moving on."""
-        parts = [self._look(i) for i in range(len(self.loaders))]
+        unstarted = not self._ahead and all(iterator is None for iterator in self._iterators)
+        if unstarted and all(map(_can_be_shown, self.loaders)):
+            # Throw-away iterators under the same random numbers show the same batch.
+            with _undrawn(self.loaders, device):
+                parts = [None if loader is None else next(iter(loader)) for loader in self.loaders]
+        else:
+            parts = self._ahead.look(self._next_parts, device)
+        return self._batch(parts, device)
+
+    def _batch(self, parts: list[Any], device: torch.device) -> Any:
         return to_device(tuple(parts) if self._several else parts[0], device)
+
+    def _next_parts(self) -> list[Any]:
+        return [self._next(i) for i in range(len(self.loaders))]
 
     def _next(self, i: int) -> Any:
         loader = self.loaders[i]
         if loader is None:
             return None
-        if self._ahead[i]:
-            return self._ahead[i].pop()
         iterator = self._iterators[i]
         if iterator is None:
             iterator = self._iterators[i] = iter(loader)
@@ -82,38 +95,43 @@ class Batches:
                 "Pass something that can be iterated more than once (a list, a DataLoader), not a generator"
             ) from None
 
-    def _look(self, i: int) -> Any:
-        loader = self.loaders[i]
-        if loader is None:
-            return None
-        if not self._ahead[i]:
-            if self._iterators[i] is None and iter(loader) is not loader:
-                # Not started: a throw-away iterator under the same random numbers shows the same batch.
-                return _first_batch(loader)
-            self._ahead[i].append(self._next(i))
-        return self._ahead[i][-1]
-
     def _refuse_unusable(self) -> None:
+        if not self.loaders:
+            raise ConfigError(f"problem '{self._owner}': train_data_loader is an empty tuple")
         for loader in self.loaders:
             if not isinstance(loader, Iterable):
                 raise ConfigError(
                     f"problem '{self._owner}': train_data_loader must be an iterable of batches (a DataLoader, a "
                     f"list), or a tuple of several, got {type(loader).__name__}"
                 )
-            length = getattr(loader, "__len__", None)
-            if length is not None and length() == 0:
+            if _is_empty(loader):
                 raise ConfigError(f"problem '{self._owner}': train_data_loader is empty")
 
 
-def _first_batch(loader: Any) -> Any:
-    state = RandomState(torch.device("cuda" if torch.cuda.is_available() else "cpu"), host=True)
-    generators = {id(g): g for g in _generators(loader)}.values()
-    own = [(g, g.get_state()) for g in generators]
+def _is_empty(loader: Any) -> bool:
     try:
-        return next(iter(loader))
+        return len(loader) == 0
+    except TypeError:  # a DataLoader over an iterable dataset has a __len__ that raises
+        return False
+
+
+def _can_be_shown(loader: Any) -> bool:
+    """Whether a second iterator gives the same batches under the same random numbers."""
+    if isinstance(loader, DataLoader):
+        return not isinstance(loader.dataset, IterableDataset)
+    return loader is None or isinstance(loader, Sequence)
+
+
+@contextmanager
+def _undrawn(loaders: Iterable[Any], device: torch.device) -> Iterator[None]:
+    """Put random numbers back, those of the loaders' own generators too."""
+    state = RandomState(device, host=True)
+    own = {id(g): (g, g.get_state()) for loader in loaders for g in _generators(loader)}
+    try:
+        yield
     finally:
         state.restore()
-        for generator, before in own:
+        for generator, before in own.values():
             generator.set_state(before)
 
 
@@ -135,14 +153,16 @@ def to_device(batch: Any, device: torch.device) -> Any:
     with a ``to`` method are moved; other values are returned as they are.
     """
     if isinstance(batch, Tensor):
-        return batch.to(device, non_blocking=True)
+        # Only towards a device: a copy to the host that nobody waits for is read before it is there.
+        return batch.to(device, non_blocking=device.type != "cpu")
     if isinstance(batch, (str, bytes)) or batch is None:
         return batch
-    if isinstance(batch, tuple):
+    if isinstance(batch, tuple) and not hasattr(batch, "to"):  # a PackedSequence knows what must stay on the host
         parts = [to_device(part, device) for part in batch]
         return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)
     if isinstance(batch, list):
-        return [to_device(part, device) for part in batch]
+        parts = [to_device(part, device) for part in batch]
+        return parts if type(batch) is list else _same_list(batch, parts)
     if isinstance(batch, UserDict):
         moved = copy.copy(batch)
         moved.data = {key: to_device(value, device) for key, value in batch.data.items()}
@@ -154,11 +174,17 @@ def to_device(batch: Any, device: torch.device) -> Any:
     return to(device) if callable(to) else batch
 
 
-def _same_mapping(batch: Mapping[Any, Any], items: dict[Any, Any]) -> Any:
+def _same_list(batch: list[Any], parts: list[Any]) -> list[Any]:
     moved = copy.copy(batch)
+    moved[:] = parts
+    return moved
+
+
+def _same_mapping(batch: Mapping[Any, Any], items: dict[Any, Any]) -> Any:
     try:
+        moved = copy.copy(batch)
         for key, value in items.items():
             moved[key] = value  # type: ignore[index]
-    except TypeError:
+    except TypeError:  # a read-only view, for example
         return items
     return moved

@@ -16,12 +16,15 @@ from ..hypergrad.linearization import Linearization
 from ..hypergrad.method import Method
 from ..hypergrad.objective import Evaluation, Objective
 from ..hypergrad.replay import RandomState
+from ..hypergrad.score import surrogate
 from ..hypergrad.tensors import Tensors
+from .ahead import Ahead
 from .assembly import assemble
 from .batches import Batches
 from .inner_loop import InnerLoop
 from .losses import read_loss
 from .moment import Moment
+from .sampling import Choice, sampling
 from .slots import Buffers, Slots
 from .update import Update
 
@@ -41,6 +44,7 @@ class ProblemLevel:
         batches: The training data.
         update: The optimizer step.
         moment: The last training evaluation; ``None`` before the first.
+        choices: What it sampled.
         loop: The inner loop since the uppers last moved, where the method differentiates it.
     """
 
@@ -53,10 +57,11 @@ class ProblemLevel:
         self.loop = InnerLoop(problem, self.parameters) if problem.method.needs_tape else None
         self.update = Update(problem, self.parameters, self.loop)
         self.hierarchy: Hierarchy | None = None
+        self.choices: tuple[Choice, ...] = ()
         self._slots = Slots(problem.name, problem.module, self.parameters)
         self._buffers: Buffers | None = None
         self._host_random: bool | None = None
-        self._ahead: list[Any] = []
+        self._ahead = Ahead()
 
     @property
     def method(self) -> Method:
@@ -65,7 +70,7 @@ class ProblemLevel:
 
     def next_moment(self) -> Moment:
         """Draw a batch and remember it as the current one."""
-        batch = self._ahead.pop() if self._ahead else self._problem.get_batch()
+        batch = self._ahead.take(self._problem.get_batch)
         self.moment = Moment(batch, RandomState(self.parameters[0].device, host=self._host_random is not False))
         return self.moment
 
@@ -76,17 +81,18 @@ class ProblemLevel:
             batch = self.batches.peek(device)
         else:
             # A get_batch() of the user's own cannot be taken back: what it gives waits for the next step.
-            self._ahead = self._ahead or [self._problem.get_batch()]
-            batch = self._ahead[-1]
+            batch = self._ahead.look(self._problem.get_batch, device)
         return Moment(batch, RandomState(device, host=True))
 
     def train(self, moment: Moment) -> tuple[Evaluation, dict[str, Tensor]]:
         """Evaluate the loss for training, at the live parameters: buffers and random numbers move on."""
-        with self.precision():
+        with self.precision(), sampling() as choices:
             result = self._problem.training_step(moment.batch)
         if self._host_random is None:
             self._host_random = moment.random.host_moved()
-        return read_loss(self._problem.name, result)
+        self.choices = tuple(choices)
+        evaluation, metrics = read_loss(self._problem.name, result)
+        return self._scored(evaluation._replace(choices=tuple(c.log_prob for c in choices))), metrics
 
     def start_inner_loop(self) -> None:
         """Go to the initial parameters, where the problem has any, and begin to record from there."""
@@ -98,11 +104,39 @@ class ProblemLevel:
         if self.loop is not None:
             self.loop.begin(self._initial_given if initial is not None else None)
 
-    def evaluate(self, values: Mapping[str, Tensors], moment: Any = None) -> Evaluation:
-        """The loss with other tensors in place of some problems' parameters; nothing else changes, or notices."""
+    def evaluate(self, values: Mapping[str, Tensors], moment: Any = None, *, draw: int | None = None) -> Evaluation:
+        """The loss with other tensors in place of some problems' parameters; nothing else changes, or notices.
+
+        Args:
+            values: The tensors, by the names of the problems that they stand in for.
+            moment: The batch and the random numbers; those of the last training evaluation by default.
+            draw: Which of many independent draws of the sampled choices; without one, the loss is what training would
+                differentiate, with the choices that it made.
+        """
         moment = moment or self.moment or self.next_moment()
-        with self._untraced(moment), self.substituted(values), self.precision():
-            return read_loss(self._problem.name, self._problem.training_step(moment.batch))[0]
+        with self._untraced(moment), self.substituted(values), self.precision(), sampling() as choices:
+            if draw:
+                _reseed(draw)
+            evaluation, _ = read_loss(self._problem.name, self._problem.training_step(moment.batch))
+        evaluation = evaluation._replace(choices=tuple(c.log_prob for c in choices))
+        return evaluation if draw is not None else self._scored(evaluation)
+
+    def _scored(self, evaluation: Evaluation) -> Evaluation:
+        """Where the problem's own gradient is estimated by the score function, the loss that has that gradient."""
+        problem = self._problem
+        if problem.config.estimator == "score":
+            if not any(c.requires_grad for c in evaluation.choices):
+                raise ProblemError(
+                    f"problem '{problem.name}': estimator='score' needs choices whose distribution depends on "
+                    "parameters that are trained; draw them with self.sample(distribution)"
+                )
+            return evaluation._replace(loss=surrogate([evaluation]))
+        if not evaluation.loss.requires_grad and evaluation.choices:
+            raise ProblemError(
+                f"problem '{problem.name}': its loss or reward cannot be differentiated, but its choices can: "
+                "set Config(estimator='score')"
+            )
+        return evaluation
 
     def describe(self, objective: Objective, inputs: Sequence[str], moment: Any = None) -> Objective:
         """Attach what methods may know besides the objective."""
@@ -119,11 +153,12 @@ class ProblemLevel:
         """The objective around the current point, as a function of the parameters of ``uppers``."""
         name = self._problem.name
         hierarchy = self.hierarchy if self.hierarchy is not None else self._alone(uppers)
+        known = hierarchy.inputs[name] if self.hierarchy is not None else [p.name for p in self._problem.uppers]
         for upper in uppers:
-            if upper.name not in hierarchy.inputs[name]:
+            if upper.name not in known:
                 raise ConfigError(
                     f"problem '{name}': its best response does not depend on '{upper.name}'; "
-                    f"it depends on: {', '.join(hierarchy.inputs[name]) or 'no other problem'}"
+                    f"it depends on: {', '.join(known) or 'no other problem'}"
                 )
         return hierarchy.linearize(name, [p.name for p in uppers])
 
@@ -210,3 +245,8 @@ class ProblemLevel:
         finally:
             self._buffers.restore(originals)
             random.restore()
+
+
+def _reseed(draw: int) -> None:
+    """Go from the random numbers that are about to come to an independent stream, always the same one for a draw."""
+    torch.manual_seed(int(torch.randint(2**62, ()).item()) + draw)

@@ -11,29 +11,66 @@ from torch import Tensor
 from ..hypergrad.errors import ProblemError
 from ..hypergrad.objective import Evaluation
 
+RESERVED = ("loss", "losses", "reward", "outputs")
+"""Keys with a meaning; every other is a metric."""
+
 
 def read_loss(name: str, result: Any) -> tuple[Evaluation, dict[str, Tensor]]:
     """Split a result into the loss and the metrics.
 
     Args:
         name: The problem's name, for the error message.
-        result: A scalar tensor, or a mapping with the loss under ``"loss"``, optionally the network's predictions under
-            ``"outputs"``, and metrics.
+        result: A scalar tensor, or a mapping with one of ``"loss"`` (a scalar), ``"losses"`` (one per example, whose
+            mean is the loss) and ``"reward"`` (a scalar or one per example, whose negative mean is the loss),
+            optionally the network's predictions under ``"outputs"``, and metrics.
 
     Returns:
         The evaluation, and the metrics (the loss among them) detached.
 
     Raises:
-        ProblemError: There is no loss, or it is not a scalar tensor.
+        ProblemError: There is no loss, or it has the wrong shape.
     """
-    metrics: Mapping[str, Any] = {}
-    loss, outputs = result, None
-    if isinstance(result, Mapping):
-        if "loss" not in result:
-            raise ProblemError(
-                f"problem '{name}': training_step returned a mapping without 'loss', with keys {sorted(result)}"
-            )
-        metrics, loss, outputs = result, result["loss"], result.get("outputs")
+    given: Mapping[str, Any] = result if isinstance(result, Mapping) else {"loss": result}
+    losses = _losses(name, given)
+    loss = losses.mean() if losses is not None else _loss(name, given)
+    shown = {"loss": loss.detach()}
+    if "reward" in given:
+        shown["reward"] = -loss.detach()
+    for key, value in given.items():
+        if key not in RESERVED:
+            shown[key] = _metric(name, key, value)
+    per_example = losses if losses is not None and losses.dim() == 1 else None
+    return Evaluation(loss, given.get("outputs"), per_example), shown
+
+
+def _losses(name: str, given: Mapping[str, Any]) -> Tensor | None:
+    """What ``"losses"`` or ``"reward"`` says, as losses; ``None`` where neither is there."""
+    keys = [key for key in ("loss", "losses", "reward") if key in given]
+    if not keys:
+        raise ProblemError(
+            f"problem '{name}': training_step returned a mapping without 'loss', with keys {sorted(map(str, given))}; "
+            "give it one of 'loss', 'losses' (one per example) and 'reward'"
+        )
+    if len(keys) > 1:
+        raise ProblemError(
+            f"problem '{name}': training_step returned {' and '.join(map(repr, keys))}; give one of them"
+        )
+    if keys == ["loss"]:
+        return None
+    value = given[keys[0]]
+    value = value if isinstance(value, Tensor) else _metric(name, keys[0], value)
+    if value.dim() > 1 or value.numel() == 0 or (keys == ["losses"] and value.dim() != 1):
+        raise ProblemError(
+            f"problem '{name}': '{keys[0]}' must hold one number per example, of shape (batch,), "
+            f"got a tensor of shape {tuple(value.shape)}"
+        )
+    if keys == ["losses"]:
+        return value
+    return -(value if value.is_floating_point() else value.to(torch.get_default_dtype()))
+
+
+def _loss(name: str, given: Mapping[str, Any]) -> Tensor:
+    loss = given["loss"]
     if not isinstance(loss, Tensor):
         raise ProblemError(
             f"problem '{name}': training_step must return a scalar tensor, or a mapping with one under 'loss'; "
@@ -44,9 +81,15 @@ def read_loss(name: str, result: Any) -> tuple[Evaluation, dict[str, Tensor]]:
             f"problem '{name}': the loss must be a scalar, got a tensor of shape {tuple(loss.shape)}; "
             "reduce it, for example with .mean()"
         )
-    loss = loss.reshape(())
-    shown = {"loss": loss.detach()}
-    for key, value in metrics.items():
-        if key not in ("loss", "outputs"):
-            shown[key] = value.detach() if isinstance(value, Tensor) else torch.as_tensor(value)
-    return Evaluation(loss, outputs), shown
+    return loss.reshape(())
+
+
+def _metric(name: str, key: str, value: Any) -> Tensor:
+    if isinstance(value, Tensor):
+        return value.detach()
+    try:
+        return torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ProblemError(
+            f"problem '{name}': the metric '{key}' must be a tensor or a number, got {type(value).__name__}"
+        ) from error

@@ -36,8 +36,9 @@ def check_name(name: str, cls: type, attributes: dict[str, Any] | None = None, r
 
 def missing_attribute(problem: Problem, name: str) -> str:
     """What to say when ``problem.<name>`` is neither an attribute nor a neighbour."""
-    neighbours = [p.name for p in (*problem._uppers.values(), *problem._lowers.values())]
-    who = f"problem '{problem.__dict__.get('name')}' ({type(problem).__name__})"
+    own = vars(problem)  # nothing is there yet while a problem is unpickled, or before super().__init__()
+    neighbours = [*own.get("_uppers", ()), *own.get("_lowers", ())]
+    who = f"problem '{own.get('name')}' ({type(problem).__name__})"
     return (
         f"{who} has no attribute '{name}', and no edge joins it to a problem of that name"
         f"{choices(name, neighbours, 'neighbours')}"

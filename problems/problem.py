@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -19,6 +20,7 @@ from ..hypergrad.tensors import Tensors
 from .level import ProblemLevel
 from .neighbours import check_name, missing_attribute
 from .processes import mean_over_processes
+from .sampling import Choice, sample
 
 
 class Problem(ABC):
@@ -116,6 +118,25 @@ class Problem(ABC):
         held = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
         return [p for p in self.module.parameters() if p.requires_grad and id(p) in held]
 
+    def sample(self, distribution: Distribution) -> Tensor:
+        """Draw a choice inside ``training_step``, and remember how likely it was.
+
+        No gradient flows through the choice itself; ``type="reinforce"`` on this problem, or ``estimator="score"``,
+        differentiates the expectation over it.
+
+        Args:
+            distribution: Any ``torch.distributions`` object, batched or not.
+
+        Returns:
+            The sample, of the distribution's batch and event shape.
+        """
+        return sample(distribution)
+
+    @property
+    def choices(self) -> tuple[Choice, ...]:
+        """What the last training evaluation sampled: distributions, values and log-probabilities, in order."""
+        return self.level.choices
+
     def get_batch(self) -> Any:
         """The next batch, on the problem's device."""
         return self.level.batches.draw(self.device)
@@ -174,6 +195,11 @@ class Problem(ABC):
     def draws_its_own_batches(self) -> bool:
         """Whether :meth:`get_batch` is overridden."""
         return type(self).get_batch is not Problem.get_batch
+
+    @property
+    def edits_gradients(self) -> bool:
+        """Whether :meth:`grad_callback` is overridden."""
+        return type(self).grad_callback is not Problem.grad_callback
 
     @property
     def level(self) -> ProblemLevel:

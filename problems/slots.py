@@ -56,19 +56,19 @@ class Buffers:
             (part._buffers, key)
             for module in modules
             for part in module.modules()
-            for key, buffer in part._buffers.items()
-            if buffer is not None
+            for key in part._buffers
         ]
 
-    def detach(self) -> list[Tensor]:
+    def detach(self) -> list[Tensor | None]:
         """Put copies in place of the buffers and return the originals."""
         originals = [place[key] for place, key in self._places]
         with torch.no_grad():
             for place, key in self._places:
-                place[key] = place[key].clone()
+                if place[key] is not None:
+                    place[key] = place[key].clone()
         return originals
 
-    def restore(self, originals: list[Tensor]) -> None:
+    def restore(self, originals: list[Tensor | None]) -> None:
         """Put the originals back."""
         for (place, key), original in zip(self._places, originals, strict=True):
             place[key] = original

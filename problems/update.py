@@ -42,6 +42,8 @@ class Update:
         self._size = problem.config.gradient_accumulation
         self._clipping = problem.config.gradient_clipping
         self._needs_closure = _needs_closure(problem.optimizer)
+        # Autograd hands out one tensor for two parameters, or an expanded scalar: not to be written to in place.
+        self._copies = self._clipping > 0 or problem.edits_gradients
         self.batches = 0
         self.steps = 0
         if self._needs_closure and self._size > 1:
@@ -80,11 +82,16 @@ class Update:
 
     def _accumulate(self, gradients: Gradients) -> None:
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
-            share = gradient / self._size if gradient is not None and self._size > 1 else gradient
+            share = self._share(gradient) if gradient is not None else None
             if self.batches == 0 or parameter.grad is None:
                 parameter.grad = share
             elif share is not None:
                 parameter.grad += share
+
+    def _share(self, gradient: Tensor) -> Tensor:
+        if self._size > 1:
+            return gradient / self._size
+        return gradient.clone() if self._copies else gradient
 
     def _clip(self) -> None:
         if self._clipping > 0:
@@ -97,9 +104,9 @@ class Update:
 
         def closure() -> Tensor:
             loss, gradients = again()
-            for parameter, gradient in zip(self._parameters, gradients, strict=True):
-                parameter.grad = gradient
+            self._accumulate(gradients)
             self._clip()
+            self._problem.grad_callback()
             return loss
 
         self._problem.optimizer.step(closure)

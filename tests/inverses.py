@@ -1,0 +1,77 @@
+"""The closed forms of what methods put in place of H^{-1}, as dense algebra."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .oracles import Inverse
+
+Solve = Callable[[Tensor, Tensor], Tensor]
+
+
+def scaled_identity(factor: float = 1.0, *, frozen: bool = False) -> Inverse:
+    """``factor`` I; frozen for the first-order methods, whose P does not depend on H."""
+    return Inverse(lambda H: factor * torch.eye(len(H)), frozen)
+
+
+def neumann_series(iterations: int, alpha: float) -> Inverse:
+    """alpha sum over k = 0..iterations of (I - alpha H)^k."""
+
+    def matrix(H: Tensor) -> Tensor:
+        term = torch.eye(len(H)) - alpha * H
+        return alpha * sum(torch.linalg.matrix_power(term, k) for k in range(iterations + 1))
+
+    return Inverse(matrix)
+
+
+def nystrom_sketch(rank: int, damping: float, seed: int = 0) -> Inverse:
+    """(C W^+ C' + damping I)^{-1}, of the columns that the first sketch of this seed takes."""
+
+    def matrix(H: Tensor) -> Tensor:
+        size = len(H)
+        columns = sorted(random.Random(f"{seed}/0").sample(range(size), min(rank, size)))
+        C, W = H[:, columns], H[columns][:, columns]
+        return torch.linalg.inv(C @ torch.linalg.pinv(W, hermitian=True) @ C.mT + damping * torch.eye(size))
+
+    return Inverse(matrix)
+
+
+def damped(damping: float) -> Inverse:
+    """(H + damping I)^{-1}."""
+    return Inverse(lambda H: torch.linalg.inv(H + damping * torch.eye(len(H))))
+
+
+def krylov_basis(H: Tensor, v: Tensor, size: int) -> Tensor:
+    """An orthonormal basis of span{v, Hv, ..., H^(size-1) v}, one column each."""
+    columns = [v / v.norm()]
+    for _ in range(min(size, len(v)) - 1):
+        following = H @ columns[-1]
+        for _ in range(2):
+            for column in columns:
+                following = following - (column @ following) * column
+        columns.append(following / following.norm())
+    return torch.stack(columns, dim=1)
+
+
+def conjugate_gradient(iterations: int) -> Solve:
+    """The x of the Krylov space with the smallest error in the norm of H."""
+
+    def solve(H: Tensor, v: Tensor) -> Tensor:
+        V = krylov_basis(H, v, iterations)
+        return V @ torch.linalg.solve(V.mT @ H @ V, V.mT @ v)
+
+    return solve
+
+
+def minimal_residual(iterations: int) -> Solve:
+    """The x of the Krylov space with the smallest residual."""
+
+    def solve(H: Tensor, v: Tensor) -> Tensor:
+        V = krylov_basis(H, v, iterations)
+        return V @ torch.linalg.lstsq(H @ V, v.unsqueeze(1)).solution.squeeze(1)
+
+    return solve
