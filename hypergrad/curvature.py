@@ -59,7 +59,7 @@ def gauss_newton(at: Linearization, method: str) -> Product:
     Raises:
         ProblemError: There are no outputs, or the loss was not computed from them.
     """
-    loss, outputs = at.evaluation
+    loss, outputs = at.evaluation.loss, at.evaluation.outputs
     if outputs is None:
         raise ProblemError(
             f"{method}: curvature='ggn' needs the tensor in which the loss is convex: training_step must also return "

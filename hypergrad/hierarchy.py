@@ -162,7 +162,7 @@ class Hierarchy:
             given = values(solution, flat)
             return [level.evaluate(given, moment, draw=k) for k in range(number)]
 
-        return level.describe(Objective(function, draw), inputs, moment)
+        return level.describe(Objective(function, draw=draw), inputs, moment)
 
     def _respond(self, name: str, values: dict[str, Tensors], moment: Moment | None = None) -> None:
         """Add the responses of the levels inside ``name`` to the values that they respond to."""

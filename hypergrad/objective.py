@@ -42,21 +42,21 @@ class Objective:
     Attributes:
         function: Evaluates F. It must read both arguments from what it is given, be repeatable (the same tensors give
             the same value) and leave no trace.
-        draw: ``draw(solution, inputs, number)`` evaluates F so many times under independent choices, where it samples.
         state: The method's memory. Empty by default.
         optimizer: The optimizer that minimises F, for methods that differentiate its update; its parameters are the
             solution.
         parameters: The optimizer's own parameters in the order of the solution (their values may differ from it where
             the objective is evaluated beside its point); empty where that is the order of its parameter groups.
         tape: The inner loop that led to the solution, for methods that differentiate it.
+        draw: ``draw(solution, inputs, number)`` evaluates F so many times under independent choices, where it samples.
     """
 
     function: Callable[[Tensors, Tensors], Evaluation]
-    draw: Callable[[Tensors, Tensors, int], Sequence[Evaluation]] | None = None
     state: State = field(default_factory=dict)
     optimizer: Optimizer | None = None
     parameters: Tensors = ()
     tape: Tape | None = None
+    draw: Callable[[Tensors, Tensors, int], Sequence[Evaluation]] | None = None
 
     def __call__(self, solution: Tensors, inputs: Tensors) -> Evaluation:
         return self.function(solution, inputs)

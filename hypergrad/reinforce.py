@@ -23,7 +23,7 @@ from .checks import at_least
 from .errors import ConfigError, ProblemError, choices
 from .identity import Identity
 from .linearization import Linearization, gradients
-from .method import InverseMethod
+from .method import ImplicitMethod, InverseMethod
 from .moving import Response
 from .objective import Evaluation, Objective
 from .registry import build_method, register
@@ -56,7 +56,7 @@ class Reinforce(InverseMethod):
 
     samples: int = 1
     baseline: Literal["loo", "ema", "none"] = "loo"
-    inverse: InverseMethod = field(default_factory=Identity)
+    inverse: ImplicitMethod = field(default_factory=Identity)
     decay: float = 0.9
 
     def __post_init__(self) -> None:
@@ -113,7 +113,7 @@ class Reinforce(InverseMethod):
             at.state["reinforce.baseline"] = reward
             return torch.zeros_like(reward)
         at.state["reinforce.baseline"] = self.decay * before + (1 - self.decay) * reward
-        return before  # type: ignore[no-any-return]
+        return before
 
     def _score(self, at: Linearization) -> Tensors:
         """The mean of grad log pi over the draws, with respect to the inputs."""
@@ -123,10 +123,10 @@ class Reinforce(InverseMethod):
         return gradients(likelihood, at.inputs)
 
 
-def _inverse(given: Any) -> InverseMethod:
+def _inverse(given: Any) -> ImplicitMethod:
     options = dict(given) if isinstance(given, Mapping) else {"name": given}
     method = build_method(options.pop("name"), **options) if isinstance(given, (str, Mapping)) else given
-    if not isinstance(method, InverseMethod) or isinstance(method, Reinforce):
+    if not isinstance(method, ImplicitMethod):
         raise ConfigError(f"reinforce: inverse must be a method that approximates H^{{-1}} v, such as cg; got {method}")
     return method
 

@@ -39,7 +39,9 @@ class RandomState:
         """Whether no generator that was read has moved since."""
         if not torch.equal(self._torch, torch.get_rng_state()) or self.host_moved():
             return False
-        return self._on_device is None or torch.equal(self._on_device, torch.cuda.get_rng_state(self._device))
+        if self._on_device is None or self._device is None:
+            return True
+        return torch.equal(self._on_device, torch.cuda.get_rng_state(self._device))
 
     def host_moved(self) -> bool:
         """Whether numpy's or Python's generator has moved since (``host=True`` only)."""

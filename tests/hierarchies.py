@@ -225,5 +225,5 @@ def unit_quadratics(depth: int, size: int = 2) -> tuple[Hierarchy, Values]:
     for name in reversed(names[1:]):
         # A multiple of its own square moves a problem's total Hessian, and those of no problem below.
         formula = Formula(hierarchy, start)
-        own[name] += torch.eye(size) - formula.total(name, lambda v, m=name, f=formula: f.gradient(m, v), start)[name]
+        own[name] += torch.eye(size) - formula.hessian(name, start)
     return hierarchy, settled(hierarchy, start, names[0])

@@ -13,9 +13,9 @@ from .oracles import Inverse
 Solve = Callable[[Tensor, Tensor], Tensor]
 
 
-def scaled_identity(factor: float = 1.0, *, frozen: bool = False) -> Inverse:
-    """``factor`` I; frozen for the first-order methods, whose P does not depend on H."""
-    return Inverse(lambda H: factor * torch.eye(len(H)), frozen)
+def scaled_identity(factor: float = 1.0, *, first_order: bool = False) -> Inverse:
+    """``factor`` I; ``first_order`` for darts and sama."""
+    return Inverse(lambda H: factor * torch.eye(len(H)), first_order)
 
 
 def neumann_series(iterations: int, alpha: float) -> Inverse:

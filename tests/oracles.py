@@ -68,8 +68,7 @@ def minimised(hierarchy: Hierarchy, values: Values, name: str) -> Values:
         values = settled(hierarchy, values, name)
         formula = Formula(hierarchy, values)
         gradient = formula.gradient(name, values)
-        hessian = formula.total(name, lambda v: formula.gradient(name, v), values)[name]
-        step = torch.linalg.solve(hessian, gradient)
+        step = torch.linalg.solve(formula.hessian(name, values), gradient)
         values = {**values, name: values[name] - step}
         if step.norm() <= 1e-11 * (1 + values[name].norm()):
             return settled(hierarchy, values, name)
@@ -103,12 +102,17 @@ class Inverse:
 
     Attributes:
         matrix: P as a function of H.
-        frozen: P is a constant to those who differentiate it. Otherwise its derivative is - P dH P, as if it were the
-            inverse.
+        first_order: The method differences gradients: P is a constant, the mixed derivative that of dF/dphi along
+            theta (not of dF/dtheta along phi: that is another one as soon as F's own gradient is approximate), and what
+            is below moves by P times the change of its gradient. Otherwise the derivative of P is - P dH P, as if it
+            were the inverse.
     """
 
     matrix: Callable[[Tensor], Tensor]
-    frozen: bool = False
+    first_order: bool = False
+
+
+EXACT = Inverse(torch.linalg.inv)
 
 
 class Formula:
@@ -128,53 +132,61 @@ class Formula:
 
     def __init__(self, hierarchy: Hierarchy, values: Values, inverses: Mapping[str, Inverse] | None = None) -> None:
         self.hierarchy = hierarchy
-        self.values = values
-        self.inverses = inverses or {}
+        self.inverses = {name: (inverses or {}).get(name, EXACT) for name in hierarchy.losses}
         self.anchors: dict[str, tuple[Tensor, Tensor]] = {}
         for name in reversed(hierarchy.losses):
-            if name in self.inverses:
-                hessian = self.total(name, lambda v, m=name: self.gradient(m, v), values)[name].detach()
+            if self.inverses[name] is not EXACT and name not in hierarchy.tops:
+                hessian = self.hessian(name, values)
                 self.anchors[name] = hessian, self.inverses[name].matrix(hessian)
 
-    def gradient(self, name: str, values: Values) -> Tensor:
-        """G_name: the total gradient of a problem's loss with respect to its own vector."""
-        return self.total(name, self.hierarchy.losses[name], values)[name]
+    def gradient(self, name: str, values: Values, wrt: str | None = None) -> Tensor:
+        """G_name: the total gradient of a problem's loss with respect to its own vector, or another's."""
+        return self.total(name, self.hierarchy.losses[name], values)[wrt or name]
 
-    def total(self, name: str, field: Field, values: Values) -> Values:
+    def hessian(self, name: str, values: Values) -> Tensor:
+        """The derivative of G_name along its own vector."""
+        return self.total(name, lambda v: self.gradient(name, v), values)[name]
+
+    def total(self, name: str, field: Field, values: Values, *, by_difference: bool = False) -> Values:
         """The Jacobian of ``field`` in everything that is not below ``name``, with what is below responding."""
         partial: Values = jacrev(field)(values)
-        movements = self._movements(name, values)
-        below = self.hierarchy.below(name)
+        movements = self._movements(name, values, by_difference)
         return {
-            other: partial[other] + sum(partial[m] @ movements[m][other] for m in below)
+            other: partial[other] + sum(partial[m] @ movement[other] for m, movement in movements.items())
             for other in partial
-            if other not in below
+            if other not in movements
         }
 
-    def _movements(self, name: str, values: Values) -> dict[str, Values]:
+    def _movements(self, name: str, values: Values, by_difference: bool) -> dict[str, Values]:
         below = self.hierarchy.below(name)
         outside = [other for other in self.hierarchy.losses if other not in below]
         movements: dict[str, Values] = {}
         for member in below:
-            response = self._response(member, values)
+            response = self._response(member, values, by_difference)
             movements[member] = {
                 other: response[other] + sum(response[m] @ movements[m][other] for m in movements if m in response)
                 for other in outside
             }
         return movements
 
-    def _response(self, name: str, values: Values) -> Values:
+    def _response(self, name: str, values: Values, by_difference: bool) -> Values:
         """Theta_name: the Jacobian of a best response in everything that is not below it."""
-        jacobians = self.total(name, lambda v: self.gradient(name, v), values)
-        hessian = jacobians.pop(name)
-        inverse = self._inverse(name, hessian)
-        return {other: -inverse @ jacobian for other, jacobian in jacobians.items()}
+        first_order = self.inverses[name].first_order
+        jacobians = self.total(name, lambda v: self.gradient(name, v), values, by_difference=by_difference)
+        inverse = self._inverse(name, jacobians.pop(name))
+        if not first_order or by_difference:
+            return {other: -inverse @ jacobian for other, jacobian in jacobians.items()}
+        along = {
+            other: self.total(name, lambda v, o=other: self.gradient(name, v, o), values, by_difference=True)[name]
+            for other in jacobians
+        }
+        return {other: -inverse.mT @ jacobian.mT for other, jacobian in along.items()}
 
     def _inverse(self, name: str, hessian: Tensor) -> Tensor:
         if name not in self.anchors:
             return torch.linalg.inv(hessian)
         anchor, inverse = self.anchors[name]
-        if self.inverses[name].frozen:
+        if self.inverses[name].first_order:
             return inverse
         # The function of H that is P at the anchor and has the derivative - P dH P everywhere.
         return inverse @ torch.linalg.inv(torch.eye(len(hessian)) + (hessian - anchor) @ inverse)
