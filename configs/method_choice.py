@@ -39,7 +39,9 @@ def method_from(spelling: str | Mapping[str, Any] | Method, key: str = "type") -
 
 def method_mapping(method: Method) -> dict[str, Any]:
     """The mapping that :func:`method_from` turns back into ``method``."""
-    return {"name": method.name, **{field.name: getattr(method, field.name) for field in _options(type(method))}}
+    options = {field.name: getattr(method, field.name) for field in _options(type(method))}
+    inner = {key: method_mapping(value) for key, value in options.items() if isinstance(value, Method)}
+    return {"name": method.name, **options, **inner}
 
 
 def _checked_spelling(value: Any) -> Any:
@@ -62,9 +64,11 @@ def _json_schema(name: str, cls: type[Method]) -> dict[str, Any]:
     properties: dict[str, Any] = {"name": {"const": name}}
     docs = argument_docs(cls)
     for field in _options(cls):
-        kind = JSON_TYPES.get(str(getattr(field.type, "__name__", field.type)))
+        kind: Any = JSON_TYPES.get(str(getattr(field.type, "__name__", field.type)))
         option = {"type": kind, "default": field.default, "description": docs.get(field.name)}
-        properties[field.name] = {k: v for k, v in option.items() if isinstance(v, (int, float, str))}
+        if isinstance(field.default, Method):  # a method inside a method is spelt as methods are
+            option.update({"type": ["string", "object"], "default": field.default.name})
+        properties[field.name] = {k: v for k, v in option.items() if isinstance(v, (int, float, str, list))}
     return {
         "type": "object",
         "description": (cls.__doc__ or name).strip().splitlines()[0],

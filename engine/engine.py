@@ -18,6 +18,7 @@ from .audit_report import Audit
 from .callbacks import Callback, Callbacks
 from .declare import Dependencies, Name, by_name, declared_graph
 from .device import resolve_device
+from .environment import environment
 from .gradients import Gradients
 from .inspection import hypergradient
 from .modes import evaluation_mode
@@ -35,7 +36,10 @@ class Engine:
             parameters enter a lower's loss, and whose solution enters an upper's.
         edges: ``[(upper, lower), ...]``, the short form: both directions of each pair.
         config: Length of the run, device, response; ``EngineConfig()`` by default.
-        env: Any object, which every problem then finds as ``self.env``.
+        env: Any object, which every problem then finds as ``self.env``. A gymnasium environment, single or vector, is
+            seeded from ``config.seed`` and closed when :meth:`run` ends, and the episodes that end in it are among the
+            metrics of the problem that steps it. Step it in ``get_batch``, not in ``training_step``, which is evaluated
+            as often as a method needs.
         callbacks: What watches the run, in order.
 
     Attributes:
@@ -67,7 +71,8 @@ class Engine:
         seed_everything(self.config.seed)
         self.problems = by_name(problems)
         self.graph = declared_graph(self.problems, dependencies, edges)
-        self.env = env
+        self._environment = environment(env, self.config.seed)
+        self.env = self._environment.env
         self.callbacks = Callbacks(callbacks)
         self.step_count = 0
         self.last_metrics: dict[str, dict[str, Tensor]] = {}
@@ -78,7 +83,7 @@ class Engine:
         for level in self._levels.values():
             level.hierarchy = self.gradients.hierarchy
         self._schedule = Schedule(self.graph, self.problems)
-        self._checks_finite = False
+        self._checked = dict.fromkeys(self.problems, 0)
 
     def run(self) -> None:
         """Train until ``train_iters`` engine steps are done, counting those taken before."""
@@ -93,11 +98,11 @@ class Engine:
         except BaseException as error:
             self.callbacks.on_exception(self, error)
             raise
+        finally:
+            self._environment.close()
 
     def step(self) -> None:
         """One engine step: every leaf takes one level step, then every upper that became ready."""
-        upcoming = self.step_count + 1
-        self._checks_finite = upcoming % self.config.log_step == 0 or upcoming == self.config.train_iters
         for name in self.graph.order:
             if self._schedule.ready(name):
                 self._advance(name)
@@ -204,28 +209,37 @@ class Engine:
     def _advance(self, name: str) -> None:
         """One level step of one problem."""
         problem, level = self.problems[name], self._levels[name]
+        episodes = self._environment.episodes
         if self._schedule.starts_inner_loop(name):
             self._start_inner_loop(problem)
         moment = level.next_moment()
         record(self.gradients.hierarchy, self._levels, name, self.graph.uppers(name))
         metrics: dict[str, Tensor] = {}
+        checks_finite = self._is_to_be_checked(name)
 
         def differentiate() -> tuple[Tensor, tuple[Tensor | None, ...]]:
             evaluation, shown = level.train(moment)
             metrics.update(shown)
             gradients = self.gradients.total(name, evaluation.loss)
-            if self._checks_finite:
+            if checks_finite:
                 self.gradients.check_finite(name, gradients, evaluation.loss)
             return evaluation.loss, gradients
 
         with ending_loops(self._levels, name, self.graph.constrained_by(name)):
             stepped = level.update.apply(*differentiate(), again=differentiate)
         problem.count += 1
+        metrics.update(self._environment.metrics(name, episodes))
         self.last_metrics[name] = metrics
         self._schedule.advanced(name)
         if stepped:
             self._schedule.stepped(name)
         self.callbacks.on_level_step(self, problem, metrics)
+
+    def _is_to_be_checked(self, name: str) -> bool:
+        """Whether this is a problem's first level step since another ``log_step`` engine steps, or its last."""
+        upcoming = self.step_count + 1
+        before, self._checked[name] = self._checked[name], upcoming // self.config.log_step
+        return before < self._checked[name] or upcoming == self.config.train_iters
 
     def _start_inner_loop(self, problem: Problem) -> None:
         problem.on_inner_loop_start()

@@ -30,9 +30,10 @@ def untouched(levels: Iterable[ProblemLevel]) -> Iterator[None]:
     random = RandomState(levels[0].parameters[0].device, host=True)
     before = [(level, level.moment, dict(level.memory)) for level in levels]
     try:
-        for level in levels:
-            if level.moment is None:
-                level.moment = level.upcoming_moment()
+        # A leaf goes first in training too. Problems that saw the same random numbers would not sample independently.
+        undrawn = sorted((level for level in levels if level.moment is None), key=lambda level: not level.is_leaf)
+        for stream, level in enumerate(undrawn):
+            level.moment = level.upcoming_moment(stream)
         with torch.enable_grad():
             yield
     finally:

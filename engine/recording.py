@@ -9,7 +9,7 @@ from functools import partial
 from ..hypergrad.hierarchy import Hierarchy
 from ..hypergrad.objective import Objective
 from ..hypergrad.tensors import Tensors
-from ..problems.inner_loop import Past
+from ..problems.inner_loop import InnerLoop, Past
 from ..problems.level import ProblemLevel
 from ..problems.moment import Moment
 
@@ -45,14 +45,19 @@ def past_objective(hierarchy: Hierarchy, levels: Mapping[str, ProblemLevel], nam
     values: dict[str, Tensors] = {m: tuple(p.detach().clone() for p in levels[m].parameters) for m in moving}
     objectives: dict[str, Callable[[Sequence[str]], Objective]] = {}
     for member in hierarchy.inside[name]:
-        moment = _kept(levels[member], values, objectives)
+        loop = levels[member].loop
+        moment = _kept(levels[member], values, objectives, loop.frozen() if loop is not None else None)
         objectives[member] = partial(hierarchy.past_objective, member, moment=moment)
-    moment = _kept(levels[name], values, objectives)
+    # Without its own loop so far: each step would hold all those before it, and each of them theirs.
+    moment = _kept(levels[name], values, objectives, None)
     return lambda inputs, left: hierarchy.past_step(name, inputs, moment, left)
 
 
 def _kept(
-    level: ProblemLevel, values: Mapping[str, Tensors], objectives: Mapping[str, Callable[[Sequence[str]], Objective]]
+    level: ProblemLevel,
+    values: Mapping[str, Tensors],
+    objectives: Mapping[str, Callable[[Sequence[str]], Objective]],
+    loop: InnerLoop | None,
 ) -> Moment:
     now = level.moment or level.next_moment()
-    return Moment(now.batch, now.random, values, objectives, level.loop.frozen() if level.loop is not None else None)
+    return Moment(now.batch, now.random, values, objectives, loop)

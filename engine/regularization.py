@@ -44,8 +44,8 @@ class RegularizationEngine(Engine):
     def report(self, run_dir: Path) -> dict[str, Any]:
         """Test loss and accuracy, against the same model trained as long without a penalty and with a uniform one.
 
-        The uniform strength is that of a grid with the least validation loss: chosen from the samples that the strengths
-        by feature are chosen from.
+        The uniform strength is the one on a grid with the least validation loss, on the same samples by which the
+        strengths by feature are chosen.
         """
         _, *by_feature = self._measured()
         _, *none = self._alone(0.0)

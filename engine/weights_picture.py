@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
 
 INK, MUTED, GRID = "#1f2937", "#6b7280", "#e5e7eb"
 RIGHT, WRONG, CURVE = "#0284c7", "#e11d48", "#1f2937"
-BINS = 40
+BINS = 41
+SMALLEST = 1e-4
+"""Of the losses that are told apart: 0 has no place on a logarithmic axis."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,9 @@ def save_weights_picture(samples: WeightedSamples, weight_of: Callable[[Tensor],
     figure.text(0.09, 0.94, "What a training sample counts, learned from its loss", color=INK, size=15, weight="bold")
     figure.text(0.09, 0.895, _subtitle(samples), color=MUTED, size=10.5)
     _scatter(middle, samples, weight_of)
-    _histograms(above, samples.losses, samples.corrupted, orientation="vertical")
-    _histograms(beside, samples.weights, samples.corrupted, orientation="horizontal")
+    losses = samples.losses.clamp(min=SMALLEST)
+    _histogram(above, losses, _logspace(losses, BINS), samples.corrupted, orientation="vertical")
+    _histogram(beside, samples.weights, torch.linspace(0, 1, BINS), samples.corrupted, orientation="horizontal")
     for axes in (middle, above, beside):
         _plain(axes)
     figure.savefig(path, dpi=160)
@@ -71,16 +75,18 @@ def _subtitle(samples: WeightedSamples) -> str:
 
 
 def _scatter(axes: Axes, samples: WeightedSamples, weight_of: Callable[[Tensor], Tensor]) -> None:
-    curve = torch.linspace(0, samples.losses.max().item() * 1.03, 300).to(samples.losses.dtype)
+    losses = samples.losses.clamp(min=SMALLEST)
+    curve = _logspace(losses, 300)
     axes.plot(curve, weight_of(curve), color=CURVE, linewidth=1.6, zorder=2, label="learned weight")
     # The points lie on the curve: a little noise in the height lets the eye see how many there are.
-    spread = 0.015 * torch.randn(samples.weights.shape, generator=torch.Generator().manual_seed(0))
+    spread = 0.012 * torch.randn(samples.weights.shape, generator=torch.Generator().manual_seed(0))
     for chosen, colour, label in _groups(samples.corrupted):
         height = (samples.weights + spread)[chosen]
-        axes.scatter(samples.losses[chosen], height, s=14, color=colour, alpha=0.45, linewidths=0, zorder=3, label=label)
-    axes.set(xlabel="loss of the sample, by the trained classifier", ylabel="weight of the sample", ylim=(-0.06, 1.06))
-    axes.set_xlim(-0.02 * curve[-1].item(), curve[-1].item())
-    legend = axes.legend(frameon=False, loc="upper right", labelcolor=INK, markerscale=2)
+        axes.scatter(losses[chosen], height, s=14, color=colour, alpha=0.4, linewidths=0, zorder=3, label=label)
+    axes.set(xlabel="loss of the sample, by the trained classifier (at least $10^{-4}$)")
+    axes.set(ylabel="weight of the sample (points jittered)")
+    axes.set(xscale="log", xlim=(curve[0].item(), curve[-1].item()), ylim=(-0.06, 1.06))
+    legend = axes.legend(frameon=False, loc="center left", labelcolor=INK, markerscale=2)
     for handle in legend.legend_handles:
         if handle is not None:
             handle.set_alpha(1)
@@ -88,15 +94,20 @@ def _scatter(axes: Axes, samples: WeightedSamples, weight_of: Callable[[Tensor],
     axes.set_axisbelow(True)
 
 
-def _histograms(axes: Axes, values: Tensor, corrupted: Tensor, *, orientation: Any) -> None:
-    bins = torch.linspace(values.min().item(), values.max().item(), BINS + 1).tolist()
+def _histogram(axes: Axes, values: Tensor, bins: Tensor, corrupted: Tensor, *, orientation: Any) -> None:
     for chosen, colour, _ in _groups(corrupted):
-        axes.hist(values[chosen].tolist(), bins=bins, color=colour, alpha=0.6, orientation=orientation)
+        axes.hist(values[chosen].tolist(), bins=bins.tolist(), color=colour, alpha=0.6, orientation=orientation)
     axes.tick_params(labelbottom=orientation == "horizontal", labelleft=orientation == "vertical")
     if orientation == "vertical":
         axes.set_ylabel("samples")
     else:
         axes.set_xlabel("samples")
+
+
+def _logspace(losses: Tensor, size: int) -> Tensor:
+    """Losses from the least to the largest and a little beyond, evenly spaced on a logarithmic axis."""
+    least, largest = losses.min().item(), losses.max().item()
+    return torch.logspace(math.log10(least / 1.3), math.log10(largest * 1.3), size, dtype=losses.dtype)
 
 
 def _groups(corrupted: Tensor) -> tuple[tuple[Tensor, str, str], ...]:
@@ -109,6 +120,6 @@ def _plain(axes: Axes) -> None:
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
         axes.spines[side].set_color(MUTED)
-    axes.tick_params(colors=MUTED)
+    axes.tick_params(which="both", colors=MUTED)
     axes.xaxis.label.set_color(INK)
     axes.yaxis.label.set_color(INK)

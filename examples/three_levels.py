@@ -4,8 +4,7 @@
     strengths    middle  one strength of L2 a feature:     loss on 125 others, plus the price times their variance
     classifier   low     logistic regression:              loss on 100 training samples, plus the L2 penalty
 
-Without the top the middle fits 60 strengths to its samples and the test loss suffers. The top's gradient goes through
-both levels below: a price moves the strengths, and those move the classifier.
+Without the top, the middle fits 60 strengths to its own samples. The top's gradient goes through both levels below.
 """
 
 import torch
@@ -16,12 +15,6 @@ from multilevel.problems.recipes import breast_cancer
 from multilevel.problems.recipes.regularization import FeatureL2, binary_loss
 
 
-class Price(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.log = nn.Parameter(torch.zeros(1))
-
-
 class Classifier(Problem):
     def training_step(self, batch):
         return binary_loss(self.module, batch) + self.strengths(self.module.weight)
@@ -29,7 +22,7 @@ class Classifier(Problem):
 
 class Strengths(Problem):
     def training_step(self, batch):
-        return binary_loss(self.classifier, batch) + self.prior.module.log.exp() * self.module.log_strength.var()
+        return binary_loss(self.classifier, batch) + self.prior.module[0].exp() * self.module.log_strength.var()
 
 
 class Prior(Problem):
@@ -39,22 +32,26 @@ class Prior(Problem):
 
 def main(train_iters=3000, seed=0):
     torch.manual_seed(seed)
-    train, [(inputs, labels)], test = breast_cancer.train(), breast_cancer.validation(), breast_cancer.test()
-    net, l2, price = nn.Linear(60, 1), FeatureL2(60), Price()
-    classifier = Classifier("classifier", module=net, optimizer=torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9),
-                            train_data_loader=train, config=Config(type=CG(iterations=10), unroll_steps=10))  # fmt: skip
-    # minres: far from its solution the middle's Hessian has negative eigenvalues.
-    strengths = Strengths("strengths", module=l2, optimizer=torch.optim.Adam(l2.parameters(), lr=0.1),
-                          train_data_loader=[(inputs[:125], labels[:125])],
-                          config=Config(type=MINRES(iterations=5), unroll_steps=10))  # fmt: skip
-    prior = Prior("prior", module=price, optimizer=torch.optim.Adam(price.parameters(), lr=0.2),
-                  train_data_loader=[(inputs[125:], labels[125:])])  # fmt: skip
-    down = {prior: [strengths], strengths: [classifier]}
-    up = {classifier: [strengths, prior], strengths: [prior]}
-    engine = Engine([prior, strengths, classifier], {"u2l": down, "l2u": up}, config=EngineConfig(train_iters=train_iters))
-    engine.run()
-    loss = binary_loss(net, test[0]).item()
-    print(f"price {price.log.exp().item():.3g}, test loss {loss:.3f}")
+    (inputs, labels), test = breast_cancer.validation()[0], breast_cancer.held_out()[0]
+    net, l2, price = nn.Linear(60, 1), FeatureL2(60), nn.ParameterList([torch.zeros(1)])
+    sgd, adam = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9), torch.optim.Adam(l2.parameters(), lr=0.1)
+    low = Config(type=CG(iterations=10), unroll_steps=10)
+    middle = Config(type=MINRES(iterations=5), unroll_steps=10)  # its Hessian may be indefinite on the way
+    classifier = Classifier(
+        "classifier", module=net, optimizer=sgd, train_data_loader=breast_cancer.train(), config=low
+    )
+    strengths = Strengths(
+        "strengths", module=l2, optimizer=adam, train_data_loader=[(inputs[:125], labels[:125])], config=middle
+    )
+    adam = torch.optim.Adam(price.parameters(), lr=0.2)
+    prior = Prior("prior", module=price, optimizer=adam, train_data_loader=[(inputs[125:], labels[125:])])
+    edges = {
+        "u2l": {prior: [strengths], strengths: [classifier]},  # whose parameters enter a lower's loss
+        "l2u": {classifier: [strengths, prior], strengths: [prior]},  # whose solution enters an upper's
+    }
+    Engine([prior, strengths, classifier], edges, config=EngineConfig(train_iters=train_iters, device="cpu")).run()
+    loss = binary_loss(net, test).item()
+    print(f"price {price[0].exp().item():.3g}, test loss {loss:.3f}")
     return loss
 
 

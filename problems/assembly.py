@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..hypergrad.errors import ConfigError
+from ..hypergrad.errors import ConfigError, ProblemError
 
 if TYPE_CHECKING:
     from .problem import Problem
@@ -88,3 +89,13 @@ def _move_state(optimizer: Optimizer) -> None:
         for key, value in state.items():
             if isinstance(value, Tensor) and value.dim() > 0:
                 state[key] = value.to(parameter.device)
+
+
+def check_initial(name: str, parameters: Sequence[Tensor], initial: Sequence[Tensor]) -> None:
+    """Refuse initial parameters that do not fit the parameters of the problem called ``name``."""
+    expected, got = [tuple(p.shape) for p in parameters], [tuple(t.shape) for t in initial]
+    if expected != got:
+        raise ProblemError(
+            f"problem '{name}': initial_parameters() must return one tensor per trainable parameter, "
+            f"of shapes {expected}; got {got}"
+        )

@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..hypergrad.errors import ConfigError, ProblemError
+from ..hypergrad.errors import ConfigError
 from ..hypergrad.hierarchy import Hierarchy, Values
 from ..hypergrad.linearization import Linearization
 from ..hypergrad.method import Method
 from ..hypergrad.objective import Evaluation, Objective
 from ..hypergrad.replay import RandomState
-from ..hypergrad.score import surrogate
 from ..hypergrad.tensors import Tensors
 from .ahead import Ahead
-from .assembly import assemble
+from .assembly import assemble, check_initial
 from .batches import Batches
 from .inner_loop import InnerLoop
 from .losses import read_loss
 from .moment import Moment
-from .sampling import Choice, sampling
+from .sampling import Choice, sampled_so_far, sampling
+from .scoring import Scoring, reseed
 from .slots import Buffers, Slots
 from .update import Update
 
@@ -44,7 +44,6 @@ class ProblemLevel:
         batches: The training data.
         update: The optimizer step.
         moment: The last training evaluation; ``None`` before the first.
-        choices: What it sampled.
         loop: The inner loop since the uppers last moved, where the method differentiates it.
     """
 
@@ -57,7 +56,7 @@ class ProblemLevel:
         self.loop = InnerLoop(problem, self.parameters) if problem.method.needs_tape else None
         self.update = Update(problem, self.parameters, self.loop)
         self.hierarchy: Hierarchy | None = None
-        self.choices: tuple[Choice, ...] = ()
+        self._scoring = Scoring(problem)
         self._slots = Slots(problem.name, problem.module, self.parameters)
         self._buffers: Buffers | None = None
         self._host_random: bool | None = None
@@ -68,37 +67,50 @@ class ProblemLevel:
         """How the best response is differentiated."""
         return self._problem.method
 
+    @property
+    def is_leaf(self) -> bool:
+        """Whether nothing is below."""
+        return not self._problem.lowers
+
     def next_moment(self) -> Moment:
         """Draw a batch and remember it as the current one."""
         batch = self._ahead.take(self._problem.get_batch)
         self.moment = Moment(batch, RandomState(self.parameters[0].device, host=self._host_random is not False))
         return self.moment
 
-    def upcoming_moment(self) -> Moment:
-        """What :meth:`next_moment` will be, without moving on."""
+    def upcoming_moment(self, stream: int = 0) -> Moment:
+        """What :meth:`next_moment` will be, without moving on.
+
+        Args:
+            stream: Random numbers independent of those of another stream; those of 0 are the very next ones.
+        """
         device = self.parameters[0].device
         if not self._problem.draws_its_own_batches:
             batch = self.batches.peek(device)
         else:
             # A get_batch() of the user's own cannot be taken back: what it gives waits for the next step.
             batch = self._ahead.look(self._problem.get_batch, device)
-        return Moment(batch, RandomState(device, host=True))
+        now = RandomState(device, host=True)
+        if stream:
+            reseed(stream)
+        moment = Moment(batch, RandomState(device, host=True))
+        now.restore()
+        return moment
 
     def train(self, moment: Moment) -> tuple[Evaluation, dict[str, Tensor]]:
         """Evaluate the loss for training, at the live parameters: buffers and random numbers move on."""
-        with self.precision(), sampling() as choices:
+        with self.precision(), sampling(self._problem) as choices:
             result = self._problem.training_step(moment.batch)
         if self._host_random is None:
             self._host_random = moment.random.host_moved()
-        self.choices = tuple(choices)
-        evaluation, metrics = read_loss(self._problem.name, result)
-        return self._scored(evaluation._replace(choices=tuple(c.log_prob for c in choices))), metrics
+        evaluation, metrics = self._read(result, choices)
+        return self._scoring.own_gradient(evaluation, choices, rewarded="reward" in metrics), metrics
 
     def start_inner_loop(self) -> None:
         """Go to the initial parameters, where the problem has any, and begin to record from there."""
         initial = self._problem.initial_parameters()
         if initial is not None:
-            self._check_initial(initial)
+            check_initial(self._problem.name, self.parameters, initial)
             with torch.no_grad():
                 torch._foreach_copy_(self.parameters, tuple(t.detach() for t in initial))
         if self.loop is not None:
@@ -114,29 +126,27 @@ class ProblemLevel:
                 differentiate, with the choices that it made.
         """
         moment = moment or self.moment or self.next_moment()
-        with self._untraced(moment), self.substituted(values), self.precision(), sampling() as choices:
+        with self._untraced(moment), self.substituted(values), self.precision(), sampling(self._problem) as choices:
             if draw:
-                _reseed(draw)
-            evaluation, _ = read_loss(self._problem.name, self._problem.training_step(moment.batch))
-        evaluation = evaluation._replace(choices=tuple(c.log_prob for c in choices))
-        return evaluation if draw is not None else self._scored(evaluation)
+                reseed(draw)
+            result = self._problem.training_step(moment.batch)
+        evaluation, metrics = self._read(result, choices)
+        if draw is not None:
+            return self._scoring.independent_draw(evaluation, choices, draw)
+        return self._scoring.own_gradient(evaluation, choices, rewarded="reward" in metrics, values=values)
 
-    def _scored(self, evaluation: Evaluation) -> Evaluation:
-        """Where the problem's own gradient is estimated by the score function, the loss that has that gradient."""
-        problem = self._problem
-        if problem.config.estimator == "score":
-            if not any(c.requires_grad for c in evaluation.choices):
-                raise ProblemError(
-                    f"problem '{problem.name}': estimator='score' needs choices whose distribution depends on "
-                    "parameters that are trained; draw them with self.sample(distribution)"
-                )
-            return evaluation._replace(loss=surrogate([evaluation]))
-        if not evaluation.loss.requires_grad and evaluation.choices:
-            raise ProblemError(
-                f"problem '{problem.name}': its loss or reward cannot be differentiated, but its choices can: "
-                "set Config(estimator='score')"
-            )
-        return evaluation
+    def choices(self) -> tuple[Choice, ...]:
+        """What the running evaluation sampled so far; outside of one, what another on the current batch samples."""
+        if (so_far := sampled_so_far(self._problem)) is not None:
+            return so_far
+        moment = self.moment or self.next_moment()
+        with self._untraced(moment), self.precision(), sampling(self._problem) as choices:
+            self._problem.training_step(moment.batch)
+        return tuple(choices)
+
+    def _read(self, result: Any, choices: Sequence[Choice]) -> tuple[Evaluation, dict[str, Tensor]]:
+        evaluation, metrics = read_loss(self._problem.name, result, self.parameters[0].device)
+        return evaluation._replace(choices=tuple(choice.log_prob for choice in choices)), metrics
 
     def describe(self, objective: Objective, inputs: Sequence[str], moment: Any = None) -> Objective:
         """Attach what methods may know besides the objective."""
@@ -204,14 +214,6 @@ class ProblemLevel:
 
         return function
 
-    def _check_initial(self, initial: Sequence[Tensor]) -> None:
-        expected, got = [tuple(p.shape) for p in self.parameters], [tuple(t.shape) for t in initial]
-        if expected != got:
-            raise ProblemError(
-                f"problem '{self._problem.name}': initial_parameters() must return one tensor per trainable parameter, "
-                f"of shapes {expected}; got {got}"
-            )
-
     def _alone(self, uppers: Sequence[Problem]) -> Hierarchy:
         """A hierarchy for a problem that is in no engine: its lowers, if it has any, do not respond."""
         name, others = self._problem.name, [p.name for p in uppers]
@@ -245,8 +247,3 @@ class ProblemLevel:
         finally:
             self._buffers.restore(originals)
             random.restore()
-
-
-def _reseed(draw: int) -> None:
-    """Go from the random numbers that are about to come to an independent stream, always the same one for a draw."""
-    torch.manual_seed(int(torch.randint(2**62, ()).item()) + draw)

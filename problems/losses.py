@@ -15,7 +15,7 @@ RESERVED = ("loss", "losses", "reward", "outputs")
 """Keys with a meaning; every other is a metric."""
 
 
-def read_loss(name: str, result: Any) -> tuple[Evaluation, dict[str, Tensor]]:
+def read_loss(name: str, result: Any, device: torch.device | None = None) -> tuple[Evaluation, dict[str, Tensor]]:
     """Split a result into the loss and the metrics.
 
     Args:
@@ -23,6 +23,7 @@ def read_loss(name: str, result: Any) -> tuple[Evaluation, dict[str, Tensor]]:
         result: A scalar tensor, or a mapping with one of ``"loss"`` (a scalar), ``"losses"`` (one per example, whose
             mean is the loss) and ``"reward"`` (a scalar or one per example, whose negative mean is the loss),
             optionally the network's predictions under ``"outputs"``, and metrics.
+        device: Where a reward is moved to (environments count in the host's memory).
 
     Returns:
         The evaluation, and the metrics (the loss among them) detached.
@@ -32,6 +33,7 @@ def read_loss(name: str, result: Any) -> tuple[Evaluation, dict[str, Tensor]]:
     """
     given: Mapping[str, Any] = result if isinstance(result, Mapping) else {"loss": result}
     losses = _losses(name, given)
+    losses = losses.to(device) if losses is not None and "reward" in given else losses
     loss = losses.mean() if losses is not None else _loss(name, given)
     shown = {"loss": loss.detach()}
     if "reward" in given:

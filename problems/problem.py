@@ -118,7 +118,7 @@ class Problem(ABC):
         held = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
         return [p for p in self.module.parameters() if p.requires_grad and id(p) in held]
 
-    def sample(self, distribution: Distribution) -> Tensor:
+    def sample(self, distribution: Distribution, *, value: Tensor | None = None) -> Tensor:
         """Draw a choice inside ``training_step``, and remember how likely it was.
 
         No gradient flows through the choice itself; ``type="reinforce"`` on this problem, or ``estimator="score"``,
@@ -126,16 +126,22 @@ class Problem(ABC):
 
         Args:
             distribution: Any ``torch.distributions`` object, batched or not.
+            value: A choice that was made earlier (actions that an environment already took), drawn from this very
+                distribution: remembered in place of a new one, in each of several draws.
 
         Returns:
             The sample, of the distribution's batch and event shape.
         """
-        return sample(distribution)
+        return sample(distribution, value)
 
     @property
     def choices(self) -> tuple[Choice, ...]:
-        """What the last training evaluation sampled: distributions, values and log-probabilities, in order."""
-        return self.level.choices
+        """What ``training_step`` samples on the current batch: distributions, values and log-probabilities, in order.
+
+        Read from a neighbour's ``training_step`` (for an entropy bonus, say) it is evaluated then and there, at the
+        tensors that stand in for the parameters, so that derivatives through the distributions are right at any depth.
+        """
+        return self.level.choices()
 
     def get_batch(self) -> Any:
         """The next batch, on the problem's device."""

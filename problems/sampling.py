@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,41 +24,55 @@ class Choice:
         value: What came; no gradient flows through it.
         log_prob: Its log-probability, of the distribution's batch shape, with a graph to what the distribution depends
             on.
+        given: Whether it was made before, so that no other can be drawn in its place.
     """
 
     distribution: Distribution
     value: Tensor
     log_prob: Tensor
+    given: bool = False
 
 
-_active: ContextVar[list[Choice] | None] = ContextVar("choices", default=None)
+_active: ContextVar[tuple[tuple[Any, list[Choice]], ...]] = ContextVar("choices", default=())
 
 
 @contextmanager
-def sampling() -> Iterator[list[Choice]]:
-    """Collect the choices made inside."""
+def sampling(owner: Any) -> Iterator[list[Choice]]:
+    """Collect the choices made inside, where ``owner`` is being evaluated."""
     choices: list[Choice] = []
-    token = _active.set(choices)
+    token = _active.set((*_active.get(), (owner, choices)))
     try:
         yield choices
     finally:
         _active.reset(token)
 
 
-def sample(distribution: Distribution) -> Tensor:
-    """Draw from a distribution; inside a training step, remember the choice.
+def sampled_so_far(owner: Any) -> tuple[Choice, ...] | None:
+    """The choices that the running evaluation of ``owner`` made; ``None`` where there is none."""
+    return next((tuple(choices) for other, choices in reversed(_active.get()) if other is owner), None)
+
+
+def sample(distribution: Distribution, value: Tensor | None = None) -> Tensor:
+    """Draw from a distribution, or take a choice that was made before; inside a training step, remember it.
 
     Raises:
-        ProblemError: It is no ``torch.distributions`` object.
+        ProblemError: It is no ``torch.distributions`` object, or the given choice is not one of its samples in shape.
     """
     if not isinstance(distribution, Distribution):
         raise ProblemError(
             f"self.sample() takes a torch.distributions object, got {type(distribution).__name__}; "
             "for example torch.distributions.Bernoulli(logits=...)"
         )
-    with torch.no_grad():
-        value = distribution.sample()
-    choices = _active.get()
-    if choices is not None:
-        choices.append(Choice(distribution, value, distribution.log_prob(value)))
+    given = value is not None
+    if value is None:
+        with torch.no_grad():
+            value = distribution.sample()
+    elif value.shape != (expected := distribution.batch_shape + distribution.event_shape):
+        raise ProblemError(
+            f"self.sample(): the given value must have the shape of a sample, {tuple(expected)}, "
+            f"got {tuple(value.shape)}"
+        )
+    value = value.detach()
+    if running := _active.get():
+        running[-1][1].append(Choice(distribution, value, distribution.log_prob(value), given))
     return value

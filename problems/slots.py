@@ -53,10 +53,7 @@ class Buffers:
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:
         self._places: list[tuple[dict[str, Any], str]] = [
-            (part._buffers, key)
-            for module in modules
-            for part in module.modules()
-            for key in part._buffers
+            (part._buffers, key) for module in modules for part in module.modules() for key in part._buffers
         ]
 
     def detach(self) -> list[Tensor | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -27,7 +28,9 @@ class Vector(nn.Module):
 class Given(Problem):
     """A problem with a loss that is given, SGD unless an optimizer is, and a record of what was called when."""
 
-    def __init__(self, name: str, loss: Loss, module: nn.Module | None = None, *, lr: float = 0.1, **parts: Any) -> None:
+    def __init__(
+        self, name: str, loss: Loss, module: nn.Module | None = None, *, lr: float = 0.1, **parts: Any
+    ) -> None:
         parts["config"] = parts.get("config") or Config()
         super().__init__(name, module=Vector(1.0) if module is None else module, **parts)
         self.lr = lr
@@ -57,16 +60,23 @@ def alone(problem: Problem, **config: Any) -> Engine:
     return Engine([problem], config=EngineConfig(**config))
 
 
-def pair(lower: Loss, upper: Loss, *, method: Any = "identity", modules: Sequence[nn.Module | None] = (None, None), **parts: Any) -> Engine:
+def pair(
+    lower: Loss,
+    upper: Loss,
+    *,
+    method: Any = "identity",
+    modules: Sequence[nn.Module | None] = (None, None),
+    **parts: Any,
+) -> Engine:
     """An engine of ``upper`` above ``lower``; parts of both problems by keyword, ``steps`` for the lower's."""
     steps, config = parts.pop("steps", 1), parts.pop("engine", EngineConfig())
     low = Given("lower", lower, modules[0], config=Config(type=method, unroll_steps=steps), **parts)
     return Engine([Given("upper", upper, modules[1], **parts), low], edges=[("upper", "lower")], config=config)
 
 
-def chain(*names: str, **config: Any) -> list[tuple[str, str]]:
+def chain(*names: str) -> list[tuple[str, str]]:
     """Pairs (upper, lower) of names listed from the top."""
-    return list(zip(names, names[1:], strict=False))
+    return list(itertools.pairwise(names))
 
 
 def hierarchy(
@@ -84,7 +94,9 @@ def hierarchy(
         for upper, lowers in u2l.items():
             for lower in lowers:
                 l2u = {**l2u, lower: [*l2u.get(lower, ()), upper]}
-    names = dict.fromkeys([*u2l, *(v for lowers in u2l.values() for v in lowers), *l2u, *(u for us in l2u.values() for u in us)])
+    names = dict.fromkeys(
+        [*u2l, *(v for lowers in u2l.values() for v in lowers), *l2u, *(u for us in l2u.values() for u in us)]
+    )
 
     def loss(problem: Given, batch: Any) -> Tensor:
         around = sum(other() for other in (*problem.uppers, *problem.lowers))

@@ -12,6 +12,10 @@ from torch.nn.functional import softplus
 from .oracles import Edges, Formula, Hierarchy, Values, difference_gradient, settled
 
 
+MIX = torch.tensor([[0.9, 0.4], [-0.3, 0.7]], dtype=torch.float64)
+"""Couples the entries of two vectors, so that no Hessian is diagonal."""
+
+
 def _random(*shape: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(*shape, generator=generator, dtype=torch.float64)
@@ -100,7 +104,7 @@ def pure_response() -> Hierarchy:
     """The top reaches the middle's solution only through the lowest's response: mid = |y|^2 / 2 + x z."""
 
     def low(v: Values) -> Tensor:
-        return v["low"].square().sum() / 4 + torch.cosh(v["low"] - v["mid"]).sum()
+        return v["low"].square().sum() / 4 + torch.cosh(v["low"] - MIX @ v["mid"]).sum()
 
     start = {"top": torch.tensor([0.7, -0.4]), "mid": torch.zeros(2), "low": torch.zeros(2)}
     edges: Edges = (("top", "mid"), ("mid", "low"))
@@ -120,13 +124,13 @@ def four_levels() -> Hierarchy:
     """A chain in which each level constrains and reads the next."""
 
     def d(v: Values) -> Tensor:
-        return v["d"].square().sum() / 2 + torch.cosh(v["d"] - torch.tanh(v["c"])).sum() / 2
+        return v["d"].square().sum() / 2 + torch.cosh(MIX @ v["d"] - torch.tanh(v["c"])).sum() / 2
 
     def c(v: Values) -> Tensor:
-        return (v["c"] - v["b"]).square().sum() / 2 + (v["c"].sin() @ v["d"]) / 3 + v["d"].square().sum() / 4
+        return (v["c"] - MIX @ v["b"]).square().sum() / 2 + v["c"].sin() @ MIX @ v["d"] / 3 + v["d"].square().sum() / 4
 
     def b(v: Values) -> Tensor:
-        return (v["b"] - v["a"].sin()).square().sum() / 2 + v["c"].square().sum() / 4 + v["b"].cos() @ v["c"] / 4
+        return (v["b"] - MIX @ v["a"].sin()).square().sum() / 2 + v["c"].square().sum() / 4 + v["b"].cos() @ MIX @ v["c"] / 4
 
     def a(v: Values) -> Tensor:
         return (v["a"] - 1).square().sum() / 2 + (v["b"] * v["a"]).sum() + v["b"].square().sum()
@@ -140,13 +144,13 @@ def diamond() -> Hierarchy:
     """Two problems read one below; one of the two constrains it as well, so that it responds to that one."""
 
     def low(v: Values) -> Tensor:
-        return v["low"].square().sum() / 2 + torch.cosh(v["low"] - v["left"]).sum() / 2
+        return v["low"].square().sum() / 2 + torch.cosh(MIX @ v["low"] - v["left"]).sum() / 2
 
     def left(v: Values) -> Tensor:
-        return (v["left"] - v["top"]).square().sum() / 2 + v["left"].sin() @ v["low"] / 3 + v["low"].square().sum() / 4
+        return (v["left"] - v["top"]).square().sum() / 2 + v["left"].sin() @ MIX @ v["low"] / 3 + v["low"].square().sum() / 4
 
     def right(v: Values) -> Tensor:
-        return torch.cosh(v["right"] - v["low"]).sum() + v["right"].square().sum() / 3 - v["right"] @ v["top"].cos()
+        return torch.cosh(v["right"] - MIX @ v["low"]).sum() + v["right"].square().sum() / 3 - v["right"] @ v["top"].cos()
 
     def top(v: Values) -> Tensor:
         return (v["left"] - 1).square().sum() + (v["right"] * v["left"]).sin().sum() + v["top"].square().sum() / 2
@@ -162,7 +166,7 @@ def two_uppers() -> Hierarchy:
 
     def low(v: Values) -> Tensor:
         z, first, second = v["low"], v["first"], v["second"]
-        return z.square().sum() / 2 + torch.cosh(z - first).sum() / 2 + z.sin() @ second / 3
+        return z.square().sum() / 2 + torch.cosh(MIX @ z - first).sum() / 2 + z.sin() @ MIX @ second / 3
 
     start = {"first": torch.tensor([0.5, -0.8]), "second": torch.tensor([0.3, 0.4]), "low": torch.zeros(2)}
     edges: Edges = (("first", "low"), ("second", "low"))

@@ -29,13 +29,16 @@ def neumann_series(iterations: int, alpha: float) -> Inverse:
 
 
 def nystrom_sketch(rank: int, damping: float, seed: int = 0) -> Inverse:
-    """(C W^+ C' + damping I)^{-1}, of the columns that the first sketch of this seed takes."""
+    """(C W^+ C' + damping I)^{-1} with the positive part of W, of the columns that the first sketch of this seed takes."""
 
     def matrix(H: Tensor) -> Tensor:
         size = len(H)
         columns = sorted(random.Random(f"{seed}/0").sample(range(size), min(rank, size)))
         C, W = H[:, columns], H[columns][:, columns]
-        return torch.linalg.inv(C @ torch.linalg.pinv(W, hermitian=True) @ C.mT + damping * torch.eye(size))
+        curvatures, basis = torch.linalg.eigh((W + W.mT) / 2)
+        positive = curvatures > 1e-12 * curvatures.abs().amax()  # W^+ of the rest is left out
+        B = C @ (basis[:, positive] / curvatures[positive].sqrt())
+        return torch.linalg.inv(B @ B.mT + damping * torch.eye(size))
 
     return Inverse(matrix)
 

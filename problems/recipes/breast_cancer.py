@@ -36,7 +36,7 @@ def validation(*, noise_columns: int = 30, seed: int | None = None) -> list[Batc
     return [_parts(noise_columns, seed)[1]]
 
 
-def test(*, noise_columns: int = 30, seed: int | None = None) -> list[Batch]:
+def held_out(*, noise_columns: int = 30, seed: int | None = None) -> list[Batch]:
     """The test samples, in one batch; arguments as for :func:`train`."""
     return [_parts(noise_columns, seed)[2]]
 

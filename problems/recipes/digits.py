@@ -23,7 +23,7 @@ Batch = tuple[Tensor, Tensor]
 """Inputs and labels."""
 
 
-def noisy_train(batch_size: int = 100, *, flip: float = 0.4, seed: int | None = None) -> DataLoader[Batch]:
+def noisy_train(batch_size: int = 100, *, flip: float = 0.4, seed: int | None = None) -> DataLoader[tuple[Tensor, ...]]:
     """The 1100 training samples, in another order every epoch.
 
     Args:
@@ -40,7 +40,7 @@ def noisy_train(batch_size: int = 100, *, flip: float = 0.4, seed: int | None = 
     return _shuffled(NoisyLabels(inputs, labels, truth), batch_size, generator)
 
 
-def clean(batch_size: int = 100, *, seed: int | None = None) -> DataLoader[Batch]:
+def clean(batch_size: int = 100, *, seed: int | None = None) -> DataLoader[tuple[Tensor, ...]]:
     """The 100 samples whose labels are known to be right.
 
     Args:
@@ -53,7 +53,7 @@ def clean(batch_size: int = 100, *, seed: int | None = None) -> DataLoader[Batch
     return _shuffled(TensorDataset(*_split("clean")), batch_size, _generator(seed))
 
 
-def test() -> list[Batch]:
+def held_out() -> list[Batch]:
     """The 597 test samples, in one batch.
 
     Raises:
@@ -84,7 +84,7 @@ def _generator(seed: int | None) -> torch.Generator:
     return torch.Generator().manual_seed(torch.initial_seed() if seed is None else seed)
 
 
-def _shuffled(dataset: TensorDataset, batch_size: int, generator: torch.Generator) -> DataLoader[Batch]:
+def _shuffled(dataset: TensorDataset, batch_size: int, generator: torch.Generator) -> DataLoader[tuple[Tensor, ...]]:
     # A batch's rows at once: one lookup, where the default would look up and collate sample by sample.
     rows = BatchSampler(RandomSampler(dataset, generator=generator), batch_size, drop_last=True)
     return DataLoader(dataset, sampler=rows, batch_size=None, generator=generator)

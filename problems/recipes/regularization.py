@@ -46,6 +46,10 @@ class UniformlyRegularized(Problem):
         return binary_loss(self.module, batch) + penalty
 
 
+LARGEST = 2.0
+"""Of the logarithms: it leaves next to nothing of a weight; more would make the lower's loss too steep to descend."""
+
+
 class FeatureL2(nn.Module):
     """sum over features i of exp(s_i) w_i^2; the exponential keeps a strength positive.
 
@@ -60,7 +64,7 @@ class FeatureL2(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         """The penalty on the weights of a linear module, of shape (outputs, features)."""
-        return (self.log_strength.exp() * weight.square()).sum()
+        return (self.log_strength.clamp(max=LARGEST).exp() * weight.square()).sum()
 
 
 def binary_loss(model: Any, batch: Any) -> Tensor:

@@ -20,8 +20,8 @@ class Classifier(Problem):
 
     The loss enters the weight as a number, without a derivative. So the gradient that this problem descends is not that
     of one function of all parameters, the mixed second derivative is not symmetric, and methods that take it by
-    differencing the *upper's* gradient (``darts``, ``sama``) are far off. Use one that takes it by autograd: ``identity``
-    (which makes this the published algorithm, up to a factor), ``neumann``, ``cg``.
+    differencing the *upper's* gradient (``darts``, ``sama``) are far off. Use one that takes it by autograd:
+    ``identity`` (which makes this the published algorithm, up to a factor), ``neumann``, ``cg``.
     """
 
     def training_step(self, batch: Any) -> Tensor:

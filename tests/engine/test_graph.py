@@ -49,7 +49,11 @@ def test_order_and_leaves(names: str, edges: list[tuple[str, str]], order: str, 
 
 
 def test_networkx_carries_both_directions() -> None:
-    found = Graph(["top", "mid", "low"], upper_to_lower=[("top", "low"), ("mid", "low")], lower_to_upper=[("top", "mid"), ("mid", "low")])
+    found = Graph(
+        ["top", "mid", "low"],
+        upper_to_lower=[("top", "low"), ("mid", "low")],
+        lower_to_upper=[("top", "mid"), ("mid", "low")],
+    )
     assert isinstance(found.networkx, nx.DiGraph)
     assert dict(found.networkx.edges) == {
         ("top", "low"): {"upper_to_lower": True, "lower_to_upper": False},
@@ -141,10 +145,22 @@ def test_two_spellings_of_one_problem_add_up() -> None:
         ("up low", {"edges": ["up"]}, r"each must be a pair \(upper, lower\), got 'up'"),
         ("up low", {"edges": [("up", "low", "low")]}, "each must be a pair"),
         ("up low", {"edges": [3]}, "each must be a pair.*got 3"),
-        ("up low", {"dependencies": [("up", "low")]}, r"must be a mapping with the keys 'u2l' and 'l2u', got list.*edges="),
+        (
+            "up low",
+            {"dependencies": [("up", "low")]},
+            r"must be a mapping with the keys 'u2l' and 'l2u', got list.*edges=",
+        ),
         ("up low", {"dependencies": {"ul2": {}}}, "unknown key 'ul2'; did you mean 'u2l'. keys: l2u, u2l"),
-        ("up low", {"dependencies": {"u2l": [("up", "low")]}}, r"\['u2l'\] must be a mapping {upper: \[lowers\]}, got list"),
-        ("up low", {"dependencies": {"u2l": {"up": None}}}, r"\['u2l'\]: expected a list of problems or names, got None"),
+        (
+            "up low",
+            {"dependencies": {"u2l": [("up", "low")]}},
+            r"\['u2l'\] must be a mapping {upper: \[lowers\]}, got list",
+        ),
+        (
+            "up low",
+            {"dependencies": {"u2l": {"up": None}}},
+            r"\['u2l'\]: expected a list of problems or names, got None",
+        ),
         ("up low", {"dependencies": {"u2l": {"up": ["low"]}}}, "edge up -> low has no way back up"),
         # The two dictionaries disagree about who is above whom.
         ("up low", {"dependencies": {"u2l": {"up": ["low"]}, "l2u": {"up": ["low"]}}}, "cycle.*check that 'u2l' lists"),

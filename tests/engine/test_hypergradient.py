@@ -204,7 +204,7 @@ def test_a_shared_lower(response: str) -> None:
 @pytest.mark.parametrize("method", ["cg", "neumann", "darts", "exact", "identity"])
 @pytest.mark.parametrize(("response", "expected"), [("total", 1.7), ("direct", 0.0)])
 def test_a_middle_problem_that_acts_through_its_lower(method: str, response: str, expected: float) -> None:
-    """low = (z - y)^2 / 2, mid = y^2 / 2 + x z, top = (y - 1)^2 / 2: y* = -x, though mid never sees x in its own loss."""
+    """low = (z - y)^2 / 2, mid = y^2 / 2 + x z, top = (y - 1)^2 / 2: y* = -x, by way of low alone."""
     losses: dict[str, Any] = {
         "low": lambda p, b: (p.module() - p.mid()).square().sum() / 2,
         "mid": lambda p, b: (p.module().square() / 2 + p.top() * p.low()).sum(),

@@ -92,7 +92,7 @@ def test_inside_is_ordered_by_who_responds_to_whom(u2l: Edges) -> None:
 
 
 def ladder(rungs: int) -> tuple[Edges, Edges]:
-    """Diamonds on top of each other: 2 ** rungs paths. Corner i constrains both sides, which feed corner i + 1 from below."""
+    """Diamonds on top of each other: the corner of each reads its two sides, which read the corner below."""
     values: Edges = []
     for i in range(rungs):
         values += [(f"n{i}", f"l{i}"), (f"n{i}", f"r{i}"), (f"l{i}", f"n{i + 1}"), (f"r{i}", f"n{i + 1}")]

@@ -163,7 +163,9 @@ def test_a_vector_that_does_not_fit(vector: list[Tensor], message: str) -> None:
 
 def test_a_problem_that_it_does_not_depend_on() -> None:
     engine = two("cg")
-    with pytest.raises(ConfigError, match="problem 'low': its best response does not depend on 'low'; it depends on: u, v"):
+    with pytest.raises(
+        ConfigError, match="problem 'low': its best response does not depend on 'low'; it depends on: u, v"
+    ):
         function("cg")([torch.ones(2)], engine["low"], engine["low"])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import pytest
@@ -100,79 +99,10 @@ def test_training_step_is_abstract() -> None:
         Problem("p")  # type: ignore[abstract]
 
 
-@pytest.mark.parametrize("name", ["two words", "1st", "", "class", "a.b", 3, None])
-def test_a_name_is_an_identifier(name: Any) -> None:
-    with pytest.raises(ConfigError, match="must be a Python identifier"):
-        Bare(name)
-
-
-@pytest.mark.parametrize("name", ["forward", "training_step", "parameters", "uppers", "level", "bind", "device", "__class__"])
-def test_a_name_that_every_problem_has_is_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match=f"problem '{name}': an attribute of Bare has that name already and would hide it"):
-        Bare(name)
-
-
-@pytest.mark.parametrize("name", ["module", "optimizer", "config", "name", "env", "count", "helper"])
-def test_a_name_that_hides_an_attribute_of_a_neighbour_is_refused(name: str) -> None:
-    lower = Given("lower", square)
-    lower.helper = "the user's own"
-    with pytest.raises(ConfigError, match=f"problem '{name}': an attribute of problem 'lower' .*choose another name"):
-        Engine([Given(name, square), lower], edges=[(name, "lower")])
-    assert lower.helper == "the user's own"
-
-
-def three() -> Engine:
-    """top above mid above low; no edge joins top and low."""
-    reading: dict[str, Any] = {
-        "top": lambda p, b: (p.mid() - 1).square().sum(),
-        "mid": lambda p, b: (p.module() - p.top()).square().sum() + (p.low() - 1).square().sum(),
-        "low": lambda p, b: (p.module() - p.mid()).square().sum(),
-    }
-    problems = [Given(name, loss, config=Config(type="cg")) for name, loss in reading.items()]
-    return Engine(problems, edges=[("top", "mid"), ("mid", "low")])
-
-
-def test_neighbours_are_read_by_name_over_edges_only() -> None:
-    engine = three()
-    top, mid, low = (engine[n] for n in ("top", "mid", "low"))
-    assert (mid.top, mid.low, low.mid) == (top, low, mid)
-    assert (mid.uppers, mid.lowers, top.uppers, low.lowers) == ((top,), (low,), (), ())
-    assert hasattr(top, "mid")
-    assert not hasattr(top, "low")
-    with pytest.raises(AttributeError, match=r"problem 'top' \(Given\) has no attribute 'low', and no edge.*neighbours: mid"):
-        top.low()
-    with pytest.raises(AttributeError, match="has no attribute 'mdi'.*did you mean 'mid'"):
-        top.mdi()
-
-
-def test_nothing_is_written_on_a_problem_for_its_neighbours() -> None:
-    before = set(vars(Given("p", square)))
-    engine = three()
-    engine.step()
-    for problem in engine.problems.values():
-        assert set(vars(problem)) == before
-        assert not any(value is other for value in vars(problem).values() for other in engine.problems.values())
-
-
-def test_a_problem_may_be_copied_before_it_is_bound() -> None:
-    problem = copy.deepcopy(Given("p", square))
-    alone(problem, train_iters=1).run()
-    assert problem.count == 1
-
-
-class Early(Bare):
-    def __init__(self) -> None:
-        self.helper()
-        super().__init__("p")
-
-
-def test_an_attribute_missing_before_init() -> None:
-    with pytest.raises(AttributeError, match="no attribute 'helper'"):
-        Early()
-
-
 def test_what_needs_an_engine_says_so() -> None:
-    with pytest.raises(ConfigError, match=r"problem 'p' is in no engine yet: pass it to Engine\(\[...\]\), or call bind"):
+    with pytest.raises(
+        ConfigError, match=r"problem 'p' is in no engine yet: pass it to Engine\(\[...\]\), or call bind"
+    ):
         _ = Given("p", square).parameters
 
 
@@ -218,7 +148,13 @@ def test_frozen_parameters_stay_frozen_and_tied_ones_tied(method: str) -> None:
 def test_an_optimizer_over_a_subset_trains_that_subset(method: str) -> None:
     module = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     still = module[0].weight.detach().clone()
-    low = Given("lower", shrinking, module, optimizer=torch.optim.SGD(module[1].parameters(), lr=0.1), config=Config(type=method))
+    low = Given(
+        "lower",
+        shrinking,
+        module,
+        optimizer=torch.optim.SGD(module[1].parameters(), lr=0.1),
+        config=Config(type=method),
+    )
     engine = Engine([low, Given("upper", fitting)], edges=[("upper", "lower")])
     engine.step()
     assert low.parameters == tuple(module[1].parameters())
@@ -251,7 +187,10 @@ def test_losses_in_mappings_at_both_levels(method: str) -> None:
         ({"loss": None}, r"got None"),
         (torch.ones(3, requires_grad=True), r"the loss must be a scalar, got a tensor of shape \(3,\).*\.mean\(\)"),
         ({"loss": torch.ones(2, 1, requires_grad=True)}, r"got a tensor of shape \(2, 1\)"),
-        ({"loss": torch.ones((), requires_grad=True), "name": "abc"}, "the metric 'name' must be a tensor or a number, got str"),
+        (
+            {"loss": torch.ones((), requires_grad=True), "name": "abc"},
+            "the metric 'name' must be a tensor or a number, got str",
+        ),
     ],
 )
 def test_results_that_are_no_loss(result: Any, message: str) -> None:

@@ -27,7 +27,9 @@ def net(seed: int = 0) -> nn.Module:
 
 def data(batches: int = 4, rows: int = 5) -> list[tuple[Tensor, Tensor]]:
     generator = torch.Generator().manual_seed(1)
-    return [(torch.randn(rows, 3, generator=generator), torch.randn(rows, 1, generator=generator)) for _ in range(batches)]
+    return [
+        (torch.randn(rows, 3, generator=generator), torch.randn(rows, 1, generator=generator)) for _ in range(batches)
+    ]
 
 
 def trained(module: nn.Module, steps: int, loader: Any, **config: Any) -> list[Tensor]:
@@ -90,9 +92,17 @@ class Halving(Given):
 
 @pytest.mark.parametrize("size", [1, 2])
 def test_gradients_that_share_memory_are_clipped_once(size: int) -> None:
-    problem = Given("p", lambda p, b: 100 * p.module().sum(), Sum(), lr=1.0, config=Config(gradient_clipping=1.0, gradient_accumulation=size))
+    problem = Given(
+        "p",
+        lambda p, b: 100 * p.module().sum(),
+        Sum(),
+        lr=1.0,
+        config=Config(gradient_clipping=1.0, gradient_accumulation=size),
+    )
     alone(problem, train_iters=size).run()
-    torch.testing.assert_close([p.detach() for p in problem.parameters], [torch.full((2,), 0.5)] * 2, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(
+        [p.detach() for p in problem.parameters], [torch.full((2,), 0.5)] * 2, rtol=1e-6, atol=1e-6
+    )
 
 
 def test_gradients_that_share_memory_can_be_edited() -> None:
@@ -115,9 +125,23 @@ def test_callbacks_come_once_an_optimizer_step_and_before_the_scheduler() -> Non
     module = Vector(4.0)
     optimizer = torch.optim.SGD(module.parameters(), lr=0.5)
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
-    problem = Watching("p", square, module, optimizer=optimizer, scheduler=scheduler, config=Config(gradient_accumulation=2, gradient_clipping=1.0))
+    problem = Watching(
+        "p",
+        square,
+        module,
+        optimizer=optimizer,
+        scheduler=scheduler,
+        config=Config(gradient_accumulation=2, gradient_clipping=1.0),
+    )
     alone(problem, train_iters=4).run()
-    assert problem.events == ["start", "grad 1 at 4", "moved to 3.5, lr 0.5", "start", "grad 1 at 3.5", "moved to 3.25, lr 0.25"]
+    assert problem.events == [
+        "start",
+        "grad 1 at 4",
+        "moved to 3.5, lr 0.5",
+        "start",
+        "grad 1 at 3.5",
+        "moved to 3.25, lr 0.25",
+    ]
 
 
 class Projecting(Given):
@@ -133,8 +157,10 @@ def test_param_callback_may_project() -> None:
 
 
 def test_nothing_is_left_in_grad() -> None:
-    engine = pair(lambda p, b: (p.module() - p.upper()).square().sum(), lambda p, b: p.lower().square().sum(), method="cg")
-    engine.run()
+    engine = pair(
+        lambda p, b: (p.module() - p.upper()).square().sum(), lambda p, b: p.lower().square().sum(), method="cg"
+    )
+    engine.step()
     assert all(p.grad is None for problem in engine.problems.values() for p in problem.parameters)
 
 
@@ -152,11 +178,11 @@ def test_upper_as_an_expanded_sum() -> None:
         method="darts",
         modules=(Vector(1.0, 2.0), Vector(1.0, 1.0)),
     )
-    engine.run()  # no in-place write to an expanded gradient
+    engine.step()  # no in-place write to an expanded gradient
 
 
 def test_a_loss_without_parameters_is_refused() -> None:
-    with pytest.raises(ProblemError, match="problem 'p': its loss does not depend on any parameter.*detached"):
+    with pytest.raises(ProblemError, match=r"problem 'p': its loss does not depend on any parameter.*detached"):
         alone(Given("p", lambda p, b: p.module().detach().sum())).step()
 
 
@@ -174,8 +200,10 @@ def test_state_keeps_an_unfinished_accumulation() -> None:
 
 def test_closures_and_accumulation_do_not_mix() -> None:
     module = Vector(1.0)
-    problem = Given("p", square, module, optimizer=torch.optim.LBFGS(module.parameters()), config=Config(gradient_accumulation=2))
-    with pytest.raises(ConfigError, match="LBFGS evaluates its loss again.*gradient_accumulation must be 1, got 2"):
+    problem = Given(
+        "p", square, module, optimizer=torch.optim.LBFGS(module.parameters()), config=Config(gradient_accumulation=2)
+    )
+    with pytest.raises(ConfigError, match=r"LBFGS evaluates its loss again.*gradient_accumulation must be 1, got 2"):
         alone(problem)
 
 

@@ -1,0 +1,129 @@
+"""What the engine says when a run goes wrong, or could not go right."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from multilevel import CG, Config, ConfigError, Engine, EngineConfig, NonFiniteError, ProblemError
+
+from ..givens import Given, Vector, alone, flat_state, pair, square
+
+
+def following(problem: Given, batch: Any) -> Tensor:
+    return (problem.module() - problem.upper()).square().sum() / 2
+
+
+def wanting_one(problem: Given, batch: Any) -> Tensor:
+    return (problem.lower() - 1).square().sum() / 2
+
+
+def broken(where: str, method: Any = CG(iterations=2), **config: Any) -> Engine:  # noqa: B008
+    """An engine whose loss at one level is not a number from its second step on."""
+
+    def spoil(problem: Given, loss: Tensor) -> Tensor:
+        return loss * float("nan") if problem.name == where and engine.step_count >= 1 else loss
+
+    engine = pair(
+        lambda p, b: spoil(p, following(p, b)),
+        lambda p, b: spoil(p, wanting_one(p, b)),
+        method=method,
+        engine=EngineConfig(**config),
+    )
+    return engine
+
+
+@pytest.mark.parametrize(
+    ("where", "config", "at", "message"),
+    [
+        ("lower", {"log_step": 1}, 1, "problem 'lower': loss nan, norm of its gradient nan. Lower the learning rate"),
+        (
+            "upper",
+            {"log_step": 1},
+            1,
+            "problem 'upper': loss nan.*total, through upper -> lower by .*cg.*damp the method",
+        ),
+        ("lower", {"log_step": 4}, 3, "problem 'lower': loss nan"),
+        ("lower", {"log_step": 100, "train_iters": 5}, 4, "problem 'lower': loss nan"),
+    ],
+)
+def test_what_is_not_finite_is_named(where: str, config: dict[str, Any], at: int, message: str) -> None:
+    engine = broken(where, **config)
+    with pytest.raises(NonFiniteError, match=message):
+        engine.run()
+    assert engine.step_count == at
+
+
+def test_an_upper_that_steps_seldom_is_checked_too() -> None:
+    """It is checked at its first step after each ``log_step``, not only where the two coincide."""
+    engine = pair(
+        lambda p, b: (p.module() - 1).square().sum() + 0 * p.upper().nan_to_num().sum(),
+        lambda p, b: wanting_one(p, b) * float("nan"),
+        steps=3,
+        engine=EngineConfig(log_step=2, train_iters=100),
+    )
+    with pytest.raises(NonFiniteError, match="problem 'upper': loss nan"):
+        engine.run()
+    assert engine.step_count == 2
+
+
+def test_a_hypergradient_that_is_not_finite_is_named() -> None:
+    engine = pair(
+        lambda p, b: (p.module() * p.upper().sqrt()).sum(),
+        lambda p, b: p.lower().sum() + p.module().sum(),
+        method="identity",
+        modules=(Vector(1.0), Vector(0.0)),
+        engine=EngineConfig(log_step=1),
+    )
+    with pytest.raises(NonFiniteError, match=r"'upper': loss 1, norm.*(inf|nan).*upper -> lower by identity"):
+        engine.step()
+
+
+@pytest.mark.parametrize(
+    ("loss", "edges", "message"),
+    [
+        # The solution of the lower enters, but nothing that the upper does moves it.
+        (wanting_one, {"l2u": {"lower": ["upper"]}}, "neither on its own parameters nor on the solution.*lowers: none"),
+        (
+            lambda p, b: p.lower().detach().sum(),
+            {"u2l": {"upper": ["lower"]}, "l2u": {"lower": ["upper"]}},
+            "does not depend on any",
+        ),
+    ],
+)
+def test_an_upper_that_cannot_learn_is_refused(loss: Any, edges: Any, message: str) -> None:
+    engine = Engine([Given("lower", square), Given("upper", loss)], edges)
+    with pytest.raises(ProblemError, match=f"problem 'upper': its loss .*{message}"):
+        engine.step()
+
+
+def test_an_upper_may_learn_from_a_lower_that_it_does_not_constrain() -> None:
+    engine = Engine(
+        [Given("lower", square), Given("upper", lambda p, b: (p.module() - p.lower()).square().sum())],
+        {"l2u": {"lower": ["upper"]}},
+    )
+    before = flat_state(engine)
+    engine.step()
+    assert engine["upper"].module() != before["upper.value"]
+
+
+def test_device() -> None:
+    engine = alone(Given("p", square), device="cpu")
+    assert engine["p"].device == torch.device("cpu")
+    automatic = alone(Given("p", square))
+    assert automatic["p"].device.type == ("cuda" if torch.cuda.is_available() else "cpu")
+    automatic.step()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_a_device_that_is_not_there() -> None:
+    with pytest.raises(ConfigError, match="device 'cuda:0': torch finds no CUDA device here; use 'auto' or 'cpu'"):
+        alone(Given("p", square), device="cuda:0")
+
+
+def test_config_must_be_an_engine_config() -> None:
+    with pytest.raises(ConfigError, match="Engine: config must be an EngineConfig, got Config"):
+        Engine([Given("p", square)], config=Config())  # type: ignore[arg-type]
