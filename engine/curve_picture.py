@@ -51,8 +51,21 @@ def save_curve_picture(curve: Curve, path: Path, *, episodes: int) -> None:
     figure.text(0.09, 0.925, "What the actor earns in an episode", color=INK, size=15, weight="bold")
     figure.text(0.09, 0.87, _subtitle(curve), color=MUTED, size=10.5)
     if curve.training:
-        axes.plot(*zip(*curve.training, strict=True), color=TRAINING, linewidth=1.4, label="last 100 training episodes, actions sampled")
-    axes.plot(curve.steps, curve.returns, color=RIGHT, linewidth=2, marker="o", markersize=4, label=f"{episodes} test episodes, most likely actions")
+        axes.plot(
+            *zip(*curve.training, strict=True),
+            color=TRAINING,
+            linewidth=1.4,
+            label="last 100 training episodes, actions sampled",
+        )
+    axes.plot(
+        curve.steps,
+        curve.returns,
+        color=RIGHT,
+        linewidth=2,
+        marker="o",
+        markersize=4,
+        label=f"{episodes} test episodes, most likely actions",
+    )
     axes.set(xlabel="steps in the environments", ylabel="mean return", xlim=(0, None), ylim=(0, None))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}".replace(",", " "))
     axes.legend(frameon=False, loc="lower right", labelcolor=INK)

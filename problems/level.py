@@ -92,7 +92,7 @@ class ProblemLevel:
             batch = self._ahead.look(self._problem.get_batch, device)
         now = RandomState(device, host=True)
         if stream:
-            reseed(stream)
+            reseed(stream, device)
         moment = Moment(batch, RandomState(device, host=True))
         now.restore()
         return moment
@@ -128,7 +128,7 @@ class ProblemLevel:
         moment = moment or self.moment or self.next_moment()
         with self._untraced(moment), self.substituted(values), self.precision(), sampling(self._problem) as choices:
             if draw:
-                reseed(draw)
+                reseed(draw, self.parameters[0].device)
             result = self._problem.training_step(moment.batch)
         evaluation, metrics = self._read(result, choices)
         if draw is not None:

@@ -111,8 +111,8 @@ class Scoring:
             warn_once(
                 f"choices of {name}: response",
                 f"problem '{name}': what it samples depends on the parameters of {_quoted(above)}, and "
-                f"'{method.name}', which differentiates its best response, ignores that: set Config(type='reinforce'), or "
-                "draw under torch.no_grad() if it is meant to",
+                f"'{method.name}', which differentiates its best response, ignores that: set Config(type='reinforce'), "
+                "or draw under torch.no_grad() if it is meant to",
             )
 
 
@@ -121,9 +121,16 @@ def _responds(name: str, upper: str, inside: Mapping[str, Sequence[str]]) -> boo
     return any(name in inside[top] and upper in (top, *inside[top]) for top in inside) and upper not in inside[name]
 
 
-def reseed(stream: int) -> None:
-    """Go from the random numbers that are about to come to others, always the same ones for a stream."""
-    torch.manual_seed(int(torch.randint(2**62, (stream,))[-1].item()))
+def reseed(stream: int, device: torch.device) -> None:
+    """Go from the random numbers that are about to come to others, always the same ones for a stream.
+
+    On the host and on the device; ``torch.manual_seed`` would take milliseconds, for all the devices there are.
+    """
+    seed = int(torch.randint(2**62, (stream,))[-1].item())
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
 
 
 def _quoted(names: Sequence[str]) -> str:

@@ -45,6 +45,7 @@ def engine_of(
     lr: float = 1.0,
     unroll_steps: Mapping[str, int] | None = None,
     response: str = "total",
+    classes: Mapping[str, type[Generic]] | None = None,
 ) -> Engine:
     """An engine with the parameters at ``values``.
 
@@ -55,9 +56,10 @@ def engine_of(
         lr: Of every problem's SGD.
         unroll_steps: By problem, 1 by default.
         response: Of the engine.
+        classes: By problem, :class:`Generic` by default.
     """
     problems = [
-        Generic(
+        (classes or {}).get(name, Generic)(
             name,
             loss,
             values[name],

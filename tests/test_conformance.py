@@ -51,15 +51,13 @@ def test_no_method_is_left_out() -> None:
     assert builtin == here | {"unroll", "reinforce"}
 
 
-SOLVERS = [Exact(), CG(20), MINRES(20), GMRES(20), GMRES(200, restart=8)]
+SOLVERS = [Exact(), CG(20), MINRES(20), GMRES(20)]
 
 
 @every_problem
 @pytest.mark.parametrize("method", SOLVERS, ids=repr)
 def test_solvers_run_to_convergence_are_right(problem: str, method: Method) -> None:
     hierarchy, values = solved(problem)
-    if isinstance(method, GMRES) and method.restart and problem == "ill-conditioned":
-        method = GMRES(20, restart=10)  # restarted earlier it stagnates, as GMRES does
     for top, gradient in computed(hierarchy, values, method).items():
         assert relative_error(gradient, reference(problem)[top]) < CONVERGED
 

@@ -1,9 +1,9 @@
 """Actor-critic as a bilevel problem: the critic answers the policy that the actor above it follows.
 
-Below, the critic minimises its error about the returns of the actor's episodes, which depend on the actor. Above, the actor
-maximises the return; its choices were made in an environment that cannot be differentiated, so its gradient is that of
-the score function (``Config(estimator="score")``), with what the critic did not expect as the reward of each step.
-The two read each other by the names ``critic`` and ``actor``.
+Below, the critic minimises its error about the returns of the actor's episodes, which depend on the actor. Above, the
+actor maximises the return; its choices were made in an environment that cannot be differentiated, so its gradient is
+that of the score function (``Config(estimator="score")``), with what the critic did not expect as the reward of each
+step. The two read each other by the names ``critic`` and ``actor``.
 """
 
 from __future__ import annotations

@@ -127,7 +127,7 @@ def test_objects_and_names_say_the_same() -> None:
 def test_two_spellings_of_one_problem_add_up() -> None:
     up, v, w = problems("up", "v", "w")
     engine = Engine([up, v, w], {"u2l": {up: [v], "up": [w]}, "l2u": {v: [up], w: [up]}})
-    assert engine.graph.lowers("up") == ("v", "w")
+    assert engine.graph.constrained_by("up") == ("v", "w")
 
 
 @pytest.mark.parametrize(

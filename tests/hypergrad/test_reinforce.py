@@ -51,7 +51,7 @@ def pair(
     """
     x, y, tilt = fixed(count, 2, seed=1), fixed(count, seed=2), fixed(count, 2, seed=3)
     strength = torch.linspace(0.5, 2.0, kinds) if kinds else torch.ones(1)
-    towards = fixed(count, 2, seed=5) / 2
+    towards, constant = fixed(count, 2, seed=5) / 2, fixed(count * max(kinds, 1), seed=4)
 
     def loss(v: Values, outcome: Tensor) -> Tensor:
         chosen = outcome @ strength if kinds else outcome
@@ -61,7 +61,7 @@ def pair(
         return errors + path + 0.3 * v["low"].square().sum()
 
     def logits(v: Values) -> Tensor:
-        base = v["up"] if part != "pathwise" else fixed(count * max(kinds, 1), seed=4)
+        base = v["up"] if part != "pathwise" else constant
         base = base.reshape(count, kinds) if kinds else base
         pull = towards @ v["low"]
         return base + (pull[:, None] * strength if kinds else pull) if own else base
@@ -73,6 +73,12 @@ def pair(
         lambda v, _: (v["low"] - 1).square().sum() + v["up"].cos().sum() / 3,
     )
     return {"up": up, "low": low}
+
+
+def series(hessian: Tensor) -> Tensor:
+    """What Neumann(7, 0.3) puts in place of the inverse."""
+    step = torch.eye(len(hessian)) - 0.3 * hessian
+    return 0.3 * torch.stack([torch.linalg.matrix_power(step, k) for k in range(8)]).sum(0)
 
 
 def check(chances: dict[str, Chance], inverse: Inverse = IDENTITY, baseline: float | None = None) -> None:
@@ -98,8 +104,10 @@ def test_expectation_of_one_draw(part: str, returns: str, kinds: int, baseline: 
 
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize("returns", ["loss", "losses"])
-@pytest.mark.parametrize(("samples", "count", "kinds"), [(2, 3, 0), (3, 2, 0), (2, 2, 3)])
-@pytest.mark.parametrize("baseline", ["loo", "none", "ema"])
+@pytest.mark.parametrize(
+    ("samples", "count", "kinds", "baseline"),
+    [(2, 3, 0, "loo"), (3, 2, 0, "loo"), (2, 2, 3, "loo"), (2, 2, 0, "none"), (2, 2, 0, "ema")],
+)
 def test_expectation_of_several_draws(
     part: str, returns: str, samples: int, count: int, kinds: int, baseline: Any
 ) -> None:
@@ -112,22 +120,22 @@ def test_ten_binary_choices(returns: str) -> None:
     check(pair(Reinforce(), count=10, returns=returns))
 
 
-def test_six_choices_among_three() -> None:
-    check(pair(Reinforce(), count=6, kinds=3))
+def test_five_choices_among_three() -> None:
+    check(pair(Reinforce(), count=5, kinds=3))
 
 
 @pytest.mark.parametrize("part", PARTS)
-@pytest.mark.parametrize("returns", ["loss", "losses"])
-@pytest.mark.parametrize("inverse", [CG(iterations=2), Exact(), MINRES(iterations=2), Neumann(4000, 0.3)], ids=str)
-@pytest.mark.parametrize(("samples", "baseline"), [(1, "none"), (2, "loo"), (1, "ema")])
+@pytest.mark.parametrize("inverse", [CG(iterations=2), Exact(), MINRES(iterations=2), Neumann(7, 0.3)], ids=str)
+@pytest.mark.parametrize(
+    ("samples", "baseline", "returns"), [(1, "none", "loss"), (2, "loo", "losses"), (1, "ema", "losses")]
+)
 def test_expectation_with_an_inverse_of_the_hessian(
-    part: str, returns: str, inverse: Any, samples: int, baseline: Any
+    part: str, inverse: Any, samples: int, baseline: Any, returns: str
 ) -> None:
-    if isinstance(inverse, Neumann) and (samples, part, returns) != (1, "both", "losses"):
-        pytest.skip("four thousand products each")
     method = Reinforce(samples=samples, baseline=baseline, inverse=inverse)
     chances = pair(method, part, count=3 if samples == 1 else 2, returns=returns, constant_hessian=True)
-    check(chances, EXACT, baseline=2.0 if baseline == "ema" else None)
+    matrix = Inverse(series) if isinstance(inverse, Neumann) else EXACT
+    check(chances, matrix, baseline=2.0 if baseline == "ema" else None)
 
 
 def test_a_hessian_that_depends_on_the_choices_biases_its_inverse() -> None:
