@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .hypergrad.neumann import Neumann as Neumann
     from .hypergrad.nystrom import Nystrom as Nystrom
     from .hypergrad.registry import register as register
+    from .hypergrad.reinforce import Reinforce as Reinforce
     from .hypergrad.response import best_response as best_response
     from .hypergrad.sama import Sama as Sama
     from .hypergrad.unroll import Unroll as Unroll
@@ -59,6 +60,7 @@ _HOME = {
     "Neumann": "hypergrad.neumann",
     "Nystrom": "hypergrad.nystrom",
     "register": "hypergrad.registry",
+    "Reinforce": "hypergrad.reinforce",
     "best_response": "hypergrad.response",
     "Sama": "hypergrad.sama",
     "Unroll": "hypergrad.unroll",

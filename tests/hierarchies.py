@@ -12,7 +12,6 @@ from torch.nn.functional import softplus
 
 from .oracles import Edges, Formula, Hierarchy, Values, difference_gradient, settled
 
-
 MIX = torch.tensor([[0.9, 0.4], [-0.3, 0.7]], dtype=torch.float64)
 """Couples the entries of two vectors, so that no Hessian is diagonal."""
 
@@ -90,7 +89,9 @@ def nonlinear_three() -> Hierarchy:
 
     def mid(v: Values) -> Tensor:
         z, y, x = v["low"], v["mid"], v["top"]
-        return (y - W @ x).square().sum() / 2 + torch.tanh(U @ y) @ z / 2 + z.square().sum() / 3 + (y.sin() @ (W @ x)) / 3
+        return (
+            (y - W @ x).square().sum() / 2 + torch.tanh(U @ y) @ z / 2 + z.square().sum() / 3 + (y.sin() @ (W @ x)) / 3
+        )
 
     def top(v: Values) -> Tensor:
         z, y, x = v["low"], v["mid"], v["top"]
@@ -131,7 +132,11 @@ def four_levels() -> Hierarchy:
         return (v["c"] - MIX @ v["b"]).square().sum() / 2 + v["c"].sin() @ MIX @ v["d"] / 3 + v["d"].square().sum() / 4
 
     def b(v: Values) -> Tensor:
-        return (v["b"] - MIX @ v["a"].sin()).square().sum() / 2 + v["c"].square().sum() / 4 + v["b"].cos() @ MIX @ v["c"] / 4
+        return (
+            (v["b"] - MIX @ v["a"].sin()).square().sum() / 2
+            + v["c"].square().sum() / 4
+            + v["b"].cos() @ MIX @ v["c"] / 4
+        )
 
     def a(v: Values) -> Tensor:
         return (v["a"] - 1).square().sum() / 2 + (v["b"] * v["a"]).sum() + v["b"].square().sum()
@@ -148,10 +153,16 @@ def diamond() -> Hierarchy:
         return v["low"].square().sum() / 2 + torch.cosh(MIX @ v["low"] - v["left"]).sum() / 2
 
     def left(v: Values) -> Tensor:
-        return (v["left"] - v["top"]).square().sum() / 2 + v["left"].sin() @ MIX @ v["low"] / 3 + v["low"].square().sum() / 4
+        return (
+            (v["left"] - v["top"]).square().sum() / 2
+            + v["left"].sin() @ MIX @ v["low"] / 3
+            + v["low"].square().sum() / 4
+        )
 
     def right(v: Values) -> Tensor:
-        return torch.cosh(v["right"] - MIX @ v["low"]).sum() + v["right"].square().sum() / 3 - v["right"] @ v["top"].cos()
+        return (
+            torch.cosh(v["right"] - MIX @ v["low"]).sum() + v["right"].square().sum() / 3 - v["right"] @ v["top"].cos()
+        )
 
     def top(v: Values) -> Tensor:
         return (v["left"] - 1).square().sum() + (v["right"] * v["left"]).sin().sum() + v["top"].square().sum() / 2

@@ -134,7 +134,9 @@ def test_first_order_methods_on_two_levels_are_their_autograd_twins(problem: str
 
 
 @pytest.mark.parametrize("depth", [2, 3, 4])
-@pytest.mark.parametrize("method", [Darts(1e-3), Sama(1e-3), Identity(), Neumann(1), CG(1), MINRES(1), Exact()], ids=repr)
+@pytest.mark.parametrize(
+    "method", [Darts(1e-3), Sama(1e-3), Identity(), Neumann(1), CG(1), MINRES(1), Exact()], ids=repr
+)
 def test_every_inverse_is_exact_where_total_hessians_are_the_identity(depth: int, method: Method) -> None:
     hierarchy, values = unit_quadratics(depth)
     got = engine_of(hierarchy, values, method, lr=1.0).hypergradient("level0")[0]
@@ -166,7 +168,11 @@ MIXTURES: list[tuple[dict[str, Method], dict[str, Inverse], float]] = [
     ({"mid": Exact(), "low": Sama(1e-4)}, {"low": STEP}, FINITE_DIFFERENCE),
     ({"mid": Darts(1e-4), "low": Sama(1e-4)}, {"mid": UNIT, "low": STEP}, FINITE_DIFFERENCE),
     ({"mid": Identity(), "low": CG(20)}, {"mid": scaled_identity()}, CLOSED_FORM),
-    ({"mid": Neumann(2, 0.3), "low": Identity()}, {"mid": neumann_series(2, 0.3), "low": scaled_identity()}, CLOSED_FORM),
+    (
+        {"mid": Neumann(2, 0.3), "low": Identity()},
+        {"mid": neumann_series(2, 0.3), "low": scaled_identity()},
+        CLOSED_FORM,
+    ),
     ({"mid": Exact(), "low": Neumann(2, 0.3)}, {"low": neumann_series(2, 0.3)}, CLOSED_FORM),
     ({"mid": Nystrom(1, 0.1), "low": Exact()}, {"mid": nystrom_sketch(1, 0.1)}, CLOSED_FORM),
 ]
