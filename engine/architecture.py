@@ -61,7 +61,6 @@ class ArchitectureEngine(Engine):
             "accuracy (random, mean)": statistics.fmean(accuracies),
             "accuracy (random, worst)": min(accuracies),
             "accuracy (random, best)": max(accuracies),
-            **{f"operation of layer {i} (number)": operation for i, operation in enumerate(self._choice())},
         }
 
     def _choice(self) -> list[int]:

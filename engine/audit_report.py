@@ -109,7 +109,7 @@ class Audit:
                 _levels_table(self.levels),
                 "",
                 _rows_table(self.rows, several=len(self.levels) > 1),
-                *(f"  {row.label}: {row.failure}" for row in self.rows if row.failure is not None),
+                *dict.fromkeys(f"  {row.failure}" for row in self.rows if row.failure is not None),
                 "",
                 *self.verdict(),
             ]

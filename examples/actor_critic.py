@@ -28,7 +28,7 @@ def main(rollouts=400, seed=0):
     engine.run()
     episodes = engine.last_metrics["critic"]
     print(f"mean return of the last 100 of {episodes['episodes']:.0f} episodes: {episodes['episode return']:.1f}")
-    return engine
+    return episodes["episode return"].item()
 
 
 if __name__ == "__main__":

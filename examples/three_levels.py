@@ -30,9 +30,9 @@ class Prior(Problem):
         return binary_loss(self.classifier, batch)
 
 
-def main(train_iters=3000, seed=0):
+def hierarchy(train_iters, seed):
     torch.manual_seed(seed)
-    (inputs, labels), test = breast_cancer.validation()[0], breast_cancer.held_out()[0]
+    inputs, labels = breast_cancer.validation()[0]
     net, l2, price = nn.Linear(60, 1), FeatureL2(60), nn.ParameterList([torch.zeros(1)])
     sgd, adam = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9), torch.optim.Adam(l2.parameters(), lr=0.1)
     low = Config(type=CG(iterations=10), unroll_steps=10)
@@ -49,9 +49,14 @@ def main(train_iters=3000, seed=0):
         "u2l": {prior: [strengths], strengths: [classifier]},  # whose parameters enter a lower's loss
         "l2u": {classifier: [strengths, prior], strengths: [prior]},  # whose solution enters an upper's
     }
-    Engine([prior, strengths, classifier], edges, config=EngineConfig(train_iters=train_iters, device="cpu")).run()
-    loss = binary_loss(net, test).item()
-    print(f"price {price[0].exp().item():.3g}, test loss {loss:.3f}")
+    return Engine([prior, strengths, classifier], edges, config=EngineConfig(train_iters=train_iters, device="cpu"))
+
+
+def main(train_iters=3000, seed=0):
+    engine = hierarchy(train_iters, seed)
+    engine.run()
+    loss = binary_loss(engine["classifier"].module, breast_cancer.held_out()[0]).item()
+    print(f"price {engine['prior'].module[0].exp().item():.3g}, test loss {loss:.3f}")
     return loss
 
 

@@ -49,6 +49,7 @@ class Objective:
             the objective is evaluated beside its point); empty where that is the order of its parameter groups.
         tape: The inner loop that led to the solution, for methods that differentiate it.
         draw: ``draw(solution, inputs, number)`` evaluates F so many times under independent choices, where it samples.
+        nested: Whether it is pulled back inside another objective, maybe several times for one upper step.
     """
 
     function: Callable[[Tensors, Tensors], Evaluation]
@@ -57,6 +58,7 @@ class Objective:
     parameters: Tensors = ()
     tape: Tape | None = None
     draw: Callable[[Tensors, Tensors, int], Sequence[Evaluation]] | None = None
+    nested: bool = False
 
     def __call__(self, solution: Tensors, inputs: Tensors) -> Evaluation:
         return self.function(solution, inputs)

@@ -50,8 +50,8 @@ class Reinforce(Method):
     Args:
         samples: Independent draws of all choices, each one evaluation of the loss. The first is the one trained on.
         baseline: What a draw's reward is compared with: ``"loo"``, the mean of the other draws (with one draw there is
-            none, and this is ``"none"``); ``"ema"``, a running mean over upper steps, which solves that are
-            differentiated again (nested levels) go without; ``"none"``.
+            none, and this is ``"none"``); ``"ema"``, a running mean over upper steps, which responses
+            inside other objectives (nested levels) go without; ``"none"``.
         inverse: How H^{-1} v is approximated, on the mean loss of the draws: a method object, a name, or a mapping
             with a name and options. The identity by default.
         decay: Of the running mean of ``"ema"``.
@@ -82,7 +82,8 @@ class Reinforce(Method):
 
     def pull_back(self, at: Linearization, cotangent: Tensors) -> Tensors:
         objective = self._sampled(at.objective)
-        if self.baseline == "ema" and not at.differentiable:
+        # Inside another objective, the mean may already know the rewards of this very step: no baseline for them.
+        if self.baseline == "ema" and not at.objective.nested:
             return self.inverse.pull_back(_Compared(objective, at, self.decay), cotangent)
         return self.inverse.pull_back(at.of(objective), cotangent)
 

@@ -97,7 +97,7 @@ class _Response(torch.autograd.Function):
         saved = ctx.saved_tensors
         solution, inputs = saved[: ctx.size], saved[ctx.size :]
         # A copy of the memory: an evaluation may be repeated, and must not make it older.
-        objective = dataclasses.replace(ctx.objective, state=dict(ctx.objective.state))
+        objective = dataclasses.replace(ctx.objective, state=dict(ctx.objective.state), nested=True)
         at = Linearization(objective, solution, inputs, differentiable=torch.is_grad_enabled())
         gradients = ctx.method.pull_back(at, cotangent)
         return (None, None, None, *(None,) * ctx.size, *gradients)

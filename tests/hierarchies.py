@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from functools import cache
 
@@ -10,24 +9,24 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from .oracles import Edges, Formula, Hierarchy, Values, difference_gradient, settled
+from .oracles import Edges, Hierarchy, Values, difference_gradient, settled
 
 MIX = torch.tensor([[0.9, 0.4], [-0.3, 0.7]], dtype=torch.float64)
 """Couples the entries of two vectors, so that no Hessian is diagonal."""
 
 
-def _random(*shape: int, seed: int) -> Tensor:
+def random_tensor(*shape: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
-def _with_spectrum(eigenvalues: list[float], seed: int) -> Tensor:
-    basis, _ = torch.linalg.qr(_random(len(eigenvalues), len(eigenvalues), seed=seed))
+def with_spectrum(eigenvalues: list[float], seed: int) -> Tensor:
+    basis, _ = torch.linalg.qr(random_tensor(len(eigenvalues), len(eigenvalues), seed=seed))
     return basis @ torch.diag(torch.tensor(eigenvalues, dtype=torch.float64)) @ basis.mT
 
 
 def _bilevel(lower: Callable[[Values], Tensor], upper: Callable[[Values], Tensor], sizes: tuple[int, int]) -> Hierarchy:
-    start = {"top": _random(sizes[0], seed=1) / 2, "low": torch.zeros(sizes[1], dtype=torch.float64)}
+    start = {"top": random_tensor(sizes[0], seed=1) / 2, "low": torch.zeros(sizes[1], dtype=torch.float64)}
     both: Edges = (("top", "low"),)
     return Hierarchy({"top": upper, "low": lower}, start, both, both)
 
@@ -35,7 +34,7 @@ def _bilevel(lower: Callable[[Values], Tensor], upper: Callable[[Values], Tensor
 def quadratic(eigenvalues: tuple[float, ...] = (0.3, 0.6, 1.1, 1.5, 1.8)) -> Hierarchy:
     """x' A x / 2 - x' B phi below, |x - 1|^2 / 2 above."""
     n = len(eigenvalues)
-    A, B = _with_spectrum(list(eigenvalues), 2), _random(n, 3, seed=3)
+    A, B = with_spectrum(list(eigenvalues), 2), random_tensor(n, 3, seed=3)
     return _bilevel(
         lambda v: v["low"] @ A @ v["low"] / 2 - v["low"] @ B @ v["top"],
         lambda v: (v["low"] - 1).square().sum() / 2,
@@ -50,7 +49,7 @@ def ill_conditioned() -> Hierarchy:
 
 def direct_term() -> Hierarchy:
     """Nonlinear, with an upper loss that reads its own vector as well."""
-    A, B = _with_spectrum([0.5, 0.8, 1.2], 4), _random(3, 2, seed=5)
+    A, B = with_spectrum([0.5, 0.8, 1.2], 4), random_tensor(3, 2, seed=5)
 
     def lower(v: Values) -> Tensor:
         return v["low"] @ A @ v["low"] / 2 + torch.cosh(v["low"] - B @ v["top"]).sum() / 2
@@ -81,7 +80,7 @@ def logistic() -> Hierarchy:
 
 def nonlinear_three() -> Hierarchy:
     """Three levels, each reading both others."""
-    U, V, W = _random(2, 3, seed=6) / 2, _random(2, 2, seed=7) / 2, _random(3, 2, seed=8) / 2
+    U, V, W = random_tensor(2, 3, seed=6) / 2, random_tensor(2, 2, seed=7) / 2, random_tensor(3, 2, seed=8) / 2
 
     def low(v: Values) -> Tensor:
         z, y, x = v["low"], v["mid"], v["top"]
@@ -219,68 +218,3 @@ def reference(name: str) -> dict[str, Tensor]:
     """The total gradient of each top problem, by finite differences of the re-solved hierarchy."""
     hierarchy, values = solved(name)
     return {top: difference_gradient(hierarchy, values, top) for top in hierarchy.tops}
-
-
-def unit_quadratics(depth: int, size: int = 2) -> tuple[Hierarchy, Values]:
-    """Quadratics in which everything reads everything and every *total* Hessian is the identity; at the solution."""
-    names = [f"level{k}" for k in range(depth)]
-    own = {name: torch.zeros(size, size, dtype=torch.float64) for name in names}
-    start = {name: _random(size, seed=20 + k) for k, name in enumerate(names)}
-
-    def loss(k: int) -> Callable[[Values], Tensor]:
-        A, b = _random(depth * size, depth * size, seed=30 + k) / 4, _random(depth * size, seed=40 + k)
-
-        def function(v: Values) -> Tensor:
-            everything = torch.cat([v[name] for name in names])
-            return everything @ A @ everything / 2 + b @ everything + v[names[k]] @ own[names[k]] @ v[names[k]] / 2
-
-        return function
-
-    edges: Edges = tuple((up, low) for i, up in enumerate(names) for low in names[i + 1 :])
-    hierarchy = Hierarchy({name: loss(k) for k, name in enumerate(names)}, start, edges, edges)
-    for name in reversed(names[1:]):
-        # A multiple of its own square moves a problem's total Hessian, and those of no problem below.
-        formula = Formula(hierarchy, start)
-        own[name] += torch.eye(size) - formula.hessian(name, start)
-    return hierarchy, settled(hierarchy, start, names[0])
-
-
-def chain(depth: int, size: int = 8) -> Hierarchy:
-    """Each level constrains and reads the next; nonlinear, anywhere but at the solution."""
-    names = [f"level{k}" for k in range(depth)]
-
-    def loss(k: int) -> Callable[[Values], Tensor]:
-        A = _with_spectrum([1 + i / size for i in range(size)], 50 + k)
-
-        def function(v: Values) -> Tensor:
-            own = v[names[k]]
-            value = own @ A @ own / 2
-            if k > 0:
-                value = value + torch.cosh(own - v[names[k - 1]]).sum() / 4
-            return value + own.sin() @ v[names[k + 1]] / 4 + v[names[k + 1]].sum() if k + 1 < depth else value
-
-        return function
-
-    edges: Edges = tuple(itertools.pairwise(names))
-    start = {name: _random(size, seed=60 + k) / 4 for k, name in enumerate(names)}
-    return Hierarchy({name: loss(k) for k, name in enumerate(names)}, start, edges, edges)
-
-
-def ladder(diamonds: int) -> Hierarchy:
-    """Diamonds on top of each other: the lowest follows the top, and its solution comes back along 2^diamonds paths."""
-    nodes = [f"node{k}" for k in range(diamonds + 1)]
-    reads: list[tuple[str, str]] = []
-    for k in range(diamonds):
-        reads += [(nodes[k], f"left{k}"), (nodes[k], f"right{k}")]
-        reads += [(f"left{k}", nodes[k + 1]), (f"right{k}", nodes[k + 1])]
-
-    def loss(name: str) -> Callable[[Values], Tensor]:
-        lowers = [low for up, low in reads if up == name] or [nodes[0]]
-        if name == nodes[0]:
-            return lambda v: sum(v[low].sum() for low in lowers)
-        return lambda v: (v[name] - sum(v[low] for low in lowers)).square().sum() / 2
-
-    between = [name for k in range(diamonds) for name in (f"left{k}", f"right{k}", nodes[k + 1])]
-    names = [nodes[0], *between]
-    start = {name: torch.ones(1) for name in names}
-    return Hierarchy({name: loss(name) for name in names}, start, ((nodes[0], nodes[-1]),), tuple(reads))

@@ -29,7 +29,7 @@ def neumann_series(iterations: int, alpha: float) -> Inverse:
 
 
 def nystrom_sketch(rank: int, damping: float, seed: int = 0) -> Inverse:
-    """(C W^+ C' + damping I)^{-1} with the positive part of W, of the columns that the first sketch of this seed takes."""
+    """(C W^+ C' + damping I)^{-1} with the positive part of W, of the columns that a seed takes first."""
 
     def matrix(H: Tensor) -> Tensor:
         size = len(H)

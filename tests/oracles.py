@@ -52,7 +52,7 @@ class Hierarchy:
         return [name for name in self.losses if name not in lowers]
 
 
-# --- Solving again -----------------------------------------------------------------------------------------------------
+# --- Solving again ---
 
 
 def settled(hierarchy: Hierarchy, values: Values, name: str) -> Values:
@@ -93,7 +93,7 @@ def difference_gradient(hierarchy: Hierarchy, values: Values, name: str, size: f
     return torch.stack(slopes)
 
 
-# --- Differentiating the stationarity conditions ------------------------------------------------------------------------
+# --- Differentiating the stationarity conditions ---
 
 
 @dataclass(frozen=True)

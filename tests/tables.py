@@ -11,7 +11,7 @@ from multilevel import CG, GMRES, MINRES, Darts, Engine, Exact, Identity, Method
 
 from .counting import counting
 from .generic import engine_of, relative_error
-from .hierarchies import BILEVEL, NESTED, SIBLINGS, chain, ladder, reference, solved
+from .hierarchies import BILEVEL, NESTED, SIBLINGS, reference, solved
 from .inverses import (
     Solve,
     conjugate_gradient,
@@ -22,6 +22,7 @@ from .inverses import (
     scaled_identity,
 )
 from .oracles import EXACT, Formula, Hierarchy, Inverse, Values, bilevel_gradient
+from .scalable_hierarchies import chain, ladder
 
 LR = 0.5
 LOOP = 5

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import torch
 from torch import Tensor
 
 from multilevel import CG, GMRES, MINRES, Darts, Exact, Identity, Method, Neumann, Nystrom, Sama
@@ -11,7 +10,7 @@ from multilevel.hypergrad.registry import available
 
 from .conftest import CLOSED_FORM, CONVERGED, FINITE_DIFFERENCE
 from .generic import engine_of, relative_error
-from .hierarchies import BILEVEL, NESTED, SIBLINGS, reference, solved, unit_quadratics
+from .hierarchies import BILEVEL, NESTED, SIBLINGS, reference, solved
 from .inverses import (
     Solve,
     conjugate_gradient,
@@ -22,6 +21,7 @@ from .inverses import (
     scaled_identity,
 )
 from .oracles import Formula, Hierarchy, Inverse, Values, bilevel_gradient
+from .scalable_hierarchies import unit_quadratics
 
 PROBLEMS = [*BILEVEL, *SIBLINGS, *NESTED]
 LR = 0.3
@@ -160,7 +160,6 @@ def test_solvers_may_differ_from_level_to_level(problem: str, methods: dict[str,
 
 
 UNIT, STEP = scaled_identity(first_order=True), scaled_identity(LR, first_order=True)
-EXACT = Inverse(torch.linalg.inv)
 MIXTURES: list[tuple[dict[str, Method], dict[str, Inverse], float]] = [
     ({"mid": CG(20), "low": Darts(1e-4)}, {"low": UNIT}, FINITE_DIFFERENCE),
     ({"mid": Darts(1e-4), "low": CG(20)}, {"mid": UNIT}, FINITE_DIFFERENCE),

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+from typing import Any
+
 import pytest
 
 from multilevel import CG, GMRES, MINRES, Darts, Exact, Identity, Method, Neumann, Nystrom, Sama, Unroll
+from multilevel.problems.inner_loop import InnerLoop
 
 from .counting import Count, counting
 from .generic import engine_of
-from .hierarchies import chain, ladder, solved
+from .hierarchies import solved
+from .scalable_hierarchies import chain, ladder
 
 METHODS = [Darts(), Sama(), Identity(), Neumann(2), CG(2), MINRES(2), GMRES(2), Nystrom(rank=1), Exact(), Unroll()]
 every_method = pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
@@ -36,7 +41,7 @@ def test_cost_grows_with_problems_not_with_paths(method: Method) -> None:
         damping = method.damping if isinstance(method, Nystrom) else 0.0
         assert value == pytest.approx(2**diamonds / (1 + damping) ** (2 * diamonds), rel=1e-6)
         costs.append((count.losses, count.gradients))
-    increments = {(b[0] - a[0], b[1] - a[1]) for a, b in zip(costs, costs[1:], strict=False)}
+    increments = {(b[0] - a[0], b[1] - a[1]) for a, b in itertools.pairwise(costs)}
     assert len(increments) == 1
 
 
@@ -66,17 +71,25 @@ def test_darts_over_sama_is_first_order() -> None:
     assert count.recorded == 0
 
 
-def test_a_long_inner_loop_costs_in_proportion() -> None:
-    """Each step holds what it needs to be looked back at, and not the steps before it."""
+def test_a_long_inner_loop_costs_in_proportion(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each step holds what it needs to be looked back at, and not the steps before it (and those before them)."""
     hierarchy, values = solved("quadratic")
-    losses = []
-    for steps in (10, 20, 40):
+    losses, tapes, tape = [], [], InnerLoop.tape
+
+    def counted(self: InnerLoop, *args: Any) -> Any:
+        tapes.append(self)
+        return tape(self, *args)
+
+    monkeypatch.setattr(InnerLoop, "tape", counted)
+    for steps in (5, 10, 20):
         engine = engine_of(hierarchy, values, Unroll(), lr=0.5, unroll_steps={"low": 10**6})
         for _ in range(steps):
             engine.step()
         with counting() as count:
             engine.hypergradient("top")
         losses.append(count.losses)
+        assert len(tapes) == 1
+        tapes.clear()
     assert losses[2] - losses[1] == 2 * (losses[1] - losses[0])
 
 

@@ -63,7 +63,7 @@ def reweighted(*, detach: bool) -> Any:
 @pytest.mark.parametrize("method", ["identity", "unroll", "darts", "sama"])
 @pytest.mark.parametrize("detach", [False, True])
 def test_a_detached_loss_is_right_with_autograd_and_off_with_differences(method: str, detach: bool) -> None:
-    """Against the derivative of the step that the lower takes, v' d(step) / d(upper), by finite differences of steps."""
+    """Against the derivative of the step that the lower takes, by finite differences of steps."""
     start, at = torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0.4, -0.3, 0.6])
 
     def step(upper: Tensor) -> Tensor:

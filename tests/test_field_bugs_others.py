@@ -1,4 +1,4 @@
-"""Bugs of TorchOpt (B23 to B25), hypertorch (B26), BOAT (B27 to B35), higher (B37) and jaxopt (B42) as laws that hold here."""
+"""Bugs of TorchOpt (B23 to B25), hypertorch (B26), BOAT (B27 to B35), higher (B37), jaxopt (B42), each as a law."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .givens import Given, Vector, assert_same, flat_state, pair
 
 @pytest.mark.parametrize("method", [CG(2), Neumann(200, 0.3), Exact()], ids=lambda m: m.name)
 def test_b23_b26b_several_tensors_are_one_system(method: Method) -> None:
-    """x^2 + x y + y^2 - x a - y b over two tensors: (2 1; 1 2)^-1 (1, 1) = (1, 1) / 3, not the diagonal's (1, 1) / 2."""
+    """x^2 + x y + y^2 - x a - y b over two tensors: (2 1; 1 2)^-1 (1, 1) = (1, 1) / 3; its diagonal gives 1 / 2."""
 
     def objective(solution: dict[str, Tensor], a: Tensor, b: Tensor) -> Tensor:
         x, y = solution["x"], solution["y"]
@@ -145,7 +145,7 @@ def test_b35_a_hypergradient_that_is_no_number_is_refused_and_named(method: str)
         return follow(problem, batch) * (problem.upper() - problem.upper()).sum().sqrt()
 
     engine = pair(broken, reach_one, method=method, engine=EngineConfig(log_step=1))
-    with pytest.raises(NonFiniteError, match="upper|lower"):
+    with pytest.raises(NonFiniteError, match=r"upper|lower"):
         engine.step()
 
 

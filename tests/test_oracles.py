@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from .conftest import CONVERGED
-from .hierarchies import BILEVEL, NESTED, SIBLINGS, reference, solved, unit_quadratics
+from .hierarchies import BILEVEL, NESTED, SIBLINGS, reference, solved
 from .oracles import Formula, difference_gradient, total_loss
+from .scalable_hierarchies import unit_quadratics
 
 PROBLEMS = [*BILEVEL, *SIBLINGS, *NESTED]
 

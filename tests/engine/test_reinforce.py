@@ -80,6 +80,7 @@ def solution(chances: dict[str, Chance]) -> Values:
         (Identity(), Reinforce(), {"mid": IDENTITY, "low": IDENTITY}),
         (CG(iterations=2), Reinforce(), {"low": IDENTITY}),
         (CG(iterations=2), Reinforce(inverse=Exact()), {}),
+        (CG(iterations=2), Reinforce(baseline="ema"), {"low": IDENTITY}),
         (Exact(), Reinforce(samples=2, inverse=CG(iterations=2)), {}),
         (Reinforce(), Identity(), {"mid": IDENTITY, "low": IDENTITY}),
         (Reinforce(), CG(iterations=2), {"mid": IDENTITY}),
