@@ -37,14 +37,11 @@ def hierarchy(train_iters, seed):
     sgd, adam = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9), torch.optim.Adam(l2.parameters(), lr=0.1)
     low = Config(type=CG(iterations=10), unroll_steps=10)
     middle = Config(type=MINRES(iterations=5), unroll_steps=10)  # its Hessian may be indefinite on the way
-    classifier = Classifier(
-        "classifier", module=net, optimizer=sgd, train_data_loader=breast_cancer.train(), config=low
-    )
-    strengths = Strengths(
-        "strengths", module=l2, optimizer=adam, train_data_loader=[(inputs[:125], labels[:125])], config=middle
-    )
+    train, tune, confirm = breast_cancer.train(), [(inputs[:125], labels[:125])], [(inputs[125:], labels[125:])]
+    classifier = Classifier("classifier", module=net, optimizer=sgd, train_data_loader=train, config=low)
+    strengths = Strengths("strengths", module=l2, optimizer=adam, train_data_loader=tune, config=middle)
     adam = torch.optim.Adam(price.parameters(), lr=0.2)
-    prior = Prior("prior", module=price, optimizer=adam, train_data_loader=[(inputs[125:], labels[125:])])
+    prior = Prior("prior", module=price, optimizer=adam, train_data_loader=confirm)
     edges = {
         "u2l": {prior: [strengths], strengths: [classifier]},  # whose parameters enter a lower's loss
         "l2u": {classifier: [strengths, prior], strengths: [prior]},  # whose solution enters an upper's
