@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 from torch.distributions import Bernoulli, Categorical
 
-from multilevel import Config, Method, ProblemError
+from multilevel import Config, Engine, Method, ProblemError
 from multilevel.hypergrad.cg import CG
 from multilevel.hypergrad.exact import Exact
 from multilevel.hypergrad.identity import Identity
 from multilevel.hypergrad.reinforce import Reinforce
 
 from ..conftest import CLOSED_FORM
-from ..givens import Given, Vector, alone, pair
+from ..givens import Given, Vector, alone, chain
 from ..oracles import Formula, Inverse, Values
 from ..sampled import Chance, engine_of, mean_hypergradient, oracle_of
 
@@ -191,12 +191,17 @@ def test_results_that_cannot_be_read(given: Any, message: str) -> None:
 
 
 def test_a_middle_level_that_scores_below_finite_differences() -> None:
-    """Evaluated without gradients on the way, which must not look like a missing dependence."""
+    """It is evaluated without gradients on the way, which must not look like a missing dependence."""
+
+    def bottom(problem: Given, batch: Any) -> Tensor:
+        return (problem.module() - problem.middle()).square().sum()
 
     def middle(problem: Given, batch: Any) -> Any:
         kept = problem.sample(Bernoulli(logits=problem.module()))
-        return {"losses": kept * (problem.module() - problem.upper()).square() + problem.module().square()}
+        return {"losses": kept * (problem.module() - problem.top()).square() + problem.bottom().square()}
 
-    engine = pair(middle, lambda p, b: (p.lower() - 1).square().sum(), method="darts", lower_config=Config(estimator="score"))
+    top = Given("top", lambda p, b: (p.middle() - 1).square().sum(), Vector(0.5))
+    problems = [top, Given("middle", middle, config=Config(estimator="score")), Given("bottom", bottom)]
+    engine = Engine(problems, edges=chain("top", "middle", "bottom"))
     engine.step()
-    assert torch.isfinite(engine.hypergradient("upper")[0]).all()
+    assert torch.isfinite(engine.hypergradient("top")[0]).all()

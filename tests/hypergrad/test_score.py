@@ -22,8 +22,8 @@ from multilevel.hypergrad.score import log_likelihood, surrogate
 from ..conftest import CLOSED_FORM
 from ..givens import Given, Vector, pair
 
-OUTCOMES = [torch.tensor(bits) for bits in itertools.product([0.0, 1.0], repeat=2)]
-WEIGHTS = torch.tensor([0.7, -1.1])
+OUTCOMES = [torch.tensor(bits, dtype=torch.float64) for bits in itertools.product([0.0, 1.0], repeat=2)]
+WEIGHTS = torch.tensor([0.7, -1.1], dtype=torch.float64)
 
 
 def evaluated(phi: Tensor, outcome: Tensor, *, per_example: bool) -> tuple[Evaluation, Tensor]:
