@@ -16,10 +16,10 @@ demo: $(VENV)/demo  ## train the reweighting demo and print what it measured
 	$(BIN)/multilevel run reweight-digits
 
 test: $(VENV)/test lint types  ## lint, types and the test suite
-	$(BIN)/pytest -n auto -m "not slow"
+	$(BIN)/pytest -q -n auto -m "not slow"
 
 test-all: $(VENV)/test lint types  ## the test suite and the slow proofs
-	$(BIN)/pytest -n auto
+	$(BIN)/pytest -q -n auto
 
 lint: $(VENV)/test
 	$(BIN)/ruff check .
@@ -29,6 +29,9 @@ lint: $(VENV)/test
 types: $(VENV)/test
 	@mkdir -p $(VENV)/types && ln -sfn "$(CURDIR)" $(VENV)/types/multilevel
 	cd $(VENV)/types && MYPYPATH="$(CURDIR)/$(VENV)/types" ../bin/mypy -p multilevel --config-file "$(CURDIR)/setup.cfg"
+
+tables: $(VENV)/test  ## compute the tables of docs/conformance.md and docs/cost.md anew
+	MULTILEVEL_WRITE_TABLES=1 $(BIN)/pytest -q tests/test_tables.py
 
 docs: $(VENV)/docs  ## build the documentation site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

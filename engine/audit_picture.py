@@ -33,7 +33,8 @@ def save_audit_picture(audit: Audit, path: Path) -> None:
     for i, row in enumerate(rows):
         _draw(axes, row, color=COLOURS[i % len(COLOURS)], bottom=bottom)
     axes.axhspan(bottom, GOOD, color="#4c9f70", alpha=0.10, zorder=0)
-    axes.text(0.99, GOOD * 0.9, "accurate", ha="right", va="top", transform=axes.get_yaxis_transform(), color="#2e6b48")
+    across = axes.get_yaxis_transform()
+    axes.text(0.99, GOOD * 0.9, "accurate", ha="right", va="top", transform=across, color="#2e6b48")
     axes.set(xscale="log", yscale="log", xlabel="time of one hypergradient (ms)", ylabel="relative error")
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, title="fastest first")
     axes.set_title(f"Hypergradient of '{audit.upper}': error against time", loc="left", fontsize=11)
@@ -50,6 +51,7 @@ def save_audit_picture(audit: Audit, path: Path) -> None:
 def _draw(axes: Any, row: Row, *, color: str, bottom: float) -> None:
     x, y = (row.seconds or 0.0) * 1e3, max(row.relative_error or 0.0, 2 * bottom)
     if row.label == "as configured":
-        axes.scatter([x], [y], s=190, zorder=2, linewidths=1.8, facecolors="none", edgecolors="#222222", label=row.label)
+        ring = {"facecolors": "none", "edgecolors": "#222222", "linewidths": 1.8}
+        axes.scatter([x], [y], s=190, zorder=2, label=row.label, **ring)
     else:
         axes.scatter([x], [y], s=70, zorder=3, color=color, label=row.label)

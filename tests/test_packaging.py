@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-NOT_SOURCE = shutil.ignore_patterns(".git", ".venv", "*.egg-info", "build", "dist", "runs", "site", ".*_cache", "__pycache__")
+NOT_SOURCE = shutil.ignore_patterns(".git", ".venv", "*.egg-info", "build", "dist", "runs", "site", "*_cache*")
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,8 @@ def test_every_module_is_in_the_wheel(built: Path) -> None:
 
 def test_the_sdist_can_be_tested(built: Path) -> None:
     (archive,) = built.glob("*.tar.gz")
-    members = {name.partition("/")[2] for name in tarfile.open(archive).getnames()}
+    with tarfile.open(archive) as opened:
+        members = {name.partition("/")[2] for name in opened.getnames()}
     assert {"setup.cfg", "Makefile", "constraints.txt", "README.md", "LICENSE", "tests/conftest.py"} <= members
 
 
