@@ -35,7 +35,7 @@ class Graph:
     def __init__(
         self, names: Iterable[str], *, upper_to_lower: Iterable[Edge] = (), lower_to_upper: Iterable[Edge] = ()
     ) -> None:
-        self.networkx = nx.DiGraph()
+        self.networkx: nx.DiGraph[str] = nx.DiGraph()
         self.networkx.add_nodes_from(names)
         for kind, edges in ((UPPER_TO_LOWER, upper_to_lower), (LOWER_TO_UPPER, lower_to_upper)):
             for upper, lower in edges:

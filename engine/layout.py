@@ -53,7 +53,7 @@ def layout(graph: Graph) -> Layout:
     """Place the problems of a graph."""
     row = dict(rows(graph))
     routes = {edge: _placeholders(edge, row) for edge in graph.networkx.edges}
-    joined = nx.Graph()
+    joined: nx.Graph[str] = nx.Graph()
     joined.add_nodes_from(row)
     for (upper, lower), passed in routes.items():
         nx.add_path(joined, [upper, *passed, lower])

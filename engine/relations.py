@@ -77,7 +77,7 @@ class Relations:
         return tuple(nx.lexicographical_topological_sort(responds, key=lambda m: -self._position[m]))
 
     def _responds(self, inside: set[str]) -> nx.DiGraph:
-        responds = nx.DiGraph()
+        responds: nx.DiGraph[str] = nx.DiGraph()
         responds.add_nodes_from(self._sorted(inside))
         responds.add_edges_from((i, m) for m in inside for i in self.inputs[m] if i in inside)
         return responds

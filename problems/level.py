@@ -92,7 +92,7 @@ class ProblemLevel:
             batch = self._ahead.look(self._problem.get_batch, device)
         now = RandomState(device, host=True)
         if stream:
-            reseed(stream, device)
+            reseed(-stream, device)  # an evaluation's draws are the streams above zero
         moment = Moment(batch, RandomState(device, host=True))
         now.restore()
         return moment

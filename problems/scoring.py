@@ -51,14 +51,17 @@ class Scoring:
         """
         problem = self._problem
         scored = any(choice.requires_grad for choice in evaluation.choices)
+        # First-order methods evaluate a loss without derivatives with respect to the problem's own parameters.
+        own = (values or {}).get(problem.name, problem.level.parameters)
+        refuses = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in own)
         if problem.config.estimator == "score":
-            if not scored and torch.is_grad_enabled():
+            if not scored and refuses:
                 raise ProblemError(
                     f"problem '{problem.name}': estimator='score' needs choices whose distribution depends on "
                     "parameters that are trained; draw them with self.sample(distribution)"
                 )
             return evaluation._replace(loss=surrogate([evaluation]))
-        if (scored or rewarded) and not evaluation.loss.requires_grad and torch.is_grad_enabled():
+        if (scored or rewarded) and not evaluation.loss.requires_grad and refuses:
             raise ProblemError(
                 f"problem '{problem.name}': its {'reward' if rewarded else 'loss'} cannot be differentiated: draw the "
                 "choices that it depends on with self.sample(distribution), and set Config(estimator='score')"
@@ -122,11 +125,11 @@ def _responds(name: str, upper: str, inside: Mapping[str, Sequence[str]]) -> boo
 
 
 def reseed(stream: int, device: torch.device) -> None:
-    """Go from the random numbers that are about to come to others, always the same ones for a stream.
+    """Go from the random numbers that are about to come to others, always the same ones for a stream (any number).
 
     On the host and on the device; ``torch.manual_seed`` would take milliseconds, for all the devices there are.
     """
-    seed = int(torch.randint(2**62, (stream,))[-1].item())
+    seed = int(torch.randint(2**32, 2**62, ()).item()) + stream
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         with torch.cuda.device(device):

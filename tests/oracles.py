@@ -8,7 +8,7 @@ also predicts what a method computes that puts something else in place of an inv
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import torch
@@ -108,7 +108,7 @@ class Inverse:
             were the inverse.
     """
 
-    matrix: Callable[[Tensor], Tensor]
+    matrix: Callable[[Tensor], Tensor] = field(repr=False)  # a lambda's address would be another in every process
     first_order: bool = False
 
 
