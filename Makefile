@@ -25,21 +25,20 @@ lint: $(VENV)/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(VENV)/test $(VENV)/named/multilevel
+# mypy reads files: through this link it sees the package by its name, whatever the checkout is called.
+types: $(VENV)/test
+	@mkdir -p $(VENV)/named && ln -sfn "$(CURDIR)" $(VENV)/named/multilevel
 	cd $(VENV)/named && MYPYPATH="$(CURDIR)/$(VENV)/named" ../bin/mypy -p multilevel --config-file "$(CURDIR)/setup.cfg"
 
 tables: $(VENV)/test  ## compute the tables of docs/conformance.md and docs/cost.md anew
 	MULTILEVEL_WRITE_TABLES=1 $(BIN)/pytest -q tests/test_tables.py
 
-docs: $(VENV)/docs $(VENV)/named/multilevel  ## build the documentation site
+docs: $(VENV)/docs  ## build the documentation site
+	$(BIN)/pip install -q --no-deps --upgrade --target $(VENV)/installed .
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:  ## remove the virtual environment and every build output
 	rm -rf $(VENV) build dist site *.egg-info
-
-# mypy and mkdocs read files: through this link they see the package by its name, whatever the checkout is called.
-$(VENV)/named/multilevel: $(VENV)/bin/python
-	@mkdir -p $(VENV)/named && ln -sfn "$(CURDIR)" $@
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
