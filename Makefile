@@ -35,7 +35,7 @@ tables: $(VENV)/test  ## compute the tables of docs/conformance.md and docs/cost
 
 docs: $(VENV)/docs  ## build the documentation site
 	$(BIN)/pip install -q --no-deps --upgrade --target $(VENV)/installed .
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 clean:  ## remove the virtual environment and every build output
 	rm -rf $(VENV) build dist site *.egg-info

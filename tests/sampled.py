@@ -48,9 +48,7 @@ class Chance:
         logits = self.logits(values)
         if logits.dim() == 1:
             return torch.tensor(list(itertools.product([0.0, 1.0], repeat=len(logits))))
-        return torch.stack(
-            [one_hot(torch.tensor(rows), logits.shape[1]).to(logits) for rows in _rows(*logits.shape)]
-        )
+        return torch.stack([one_hot(torch.tensor(rows), logits.shape[1]).to(logits) for rows in _rows(*logits.shape)])
 
     def probability(self, values: Values, outcome: Tensor) -> Tensor:
         """Of an outcome, by arithmetic of its own."""

@@ -28,7 +28,9 @@ def fixed(*shape: int, seed: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def chain(mid: Method, low: Method, *, mid_samples: bool, low_samples: bool, returns: str = "loss") -> dict[str, Chance]:
+def chain(
+    mid: Method, low: Method, *, mid_samples: bool, low_samples: bool, returns: str = "loss"
+) -> dict[str, Chance]:
     """Quadratics: the choices tilt them, and the upper's vector decides how likely which tilt is."""
     A, D, M = fixed(2, 2, seed=1) / 2, fixed(2, 2, seed=2) / 3, torch.tensor([[1.5, 0.3], [0.3, 1.1]])
     V, U = fixed(2, 2, seed=3), fixed(2, 2, seed=4)
@@ -50,8 +52,12 @@ def chain(mid: Method, low: Method, *, mid_samples: bool, low_samples: bool, ret
 
     return {
         "top": Chance(torch.tensor([0.6, -0.4]), top_loss),
-        "mid": Chance(fixed(2, seed=7), mid_loss, (lambda v: U @ v["top"]) if mid_samples else None, returns, {"type": mid}),
-        "low": Chance(fixed(2, seed=8), low_loss, (lambda v: V @ v["top"]) if low_samples else None, returns, {"type": low}),
+        "mid": Chance(
+            fixed(2, seed=7), mid_loss, (lambda v: U @ v["top"]) if mid_samples else None, returns, {"type": mid}
+        ),
+        "low": Chance(
+            fixed(2, seed=8), low_loss, (lambda v: V @ v["top"]) if low_samples else None, returns, {"type": low}
+        ),
     }
 
 

@@ -87,12 +87,8 @@ def test_an_upper_that_samples_above_a_lower(returns: str, low: Method, inverses
         return (outcome - torch.tensor([0.3, 0.8])).square() * torch.tensor([1.0, 2.0]) + outcome * z.square()
 
     chances = {
-        "up": Chance(
-            torch.tensor([0.6, -0.4]), up_loss, lambda v: U @ v["up"] + V @ v["low"], returns, SCORE
-        ),
-        "low": Chance(
-            fixed(2, seed=5), low_loss, (lambda v: V @ v["up"]) if samples else None, config={"type": low}
-        ),
+        "up": Chance(torch.tensor([0.6, -0.4]), up_loss, lambda v: U @ v["up"] + V @ v["low"], returns, SCORE),
+        "low": Chance(fixed(2, seed=5), low_loss, (lambda v: V @ v["up"]) if samples else None, config={"type": low}),
     }
     total = check(chances, inverses)
     values = {n: c.value for n, c in chances.items()}

@@ -13,6 +13,7 @@ from multilevel.hypergrad.exact import Exact
 from multilevel.hypergrad.identity import Identity
 from multilevel.hypergrad.minres import MINRES
 from multilevel.hypergrad.neumann import Neumann
+from multilevel.hypergrad.nystrom import Nystrom
 from multilevel.hypergrad.reinforce import Reinforce
 
 from ..conftest import CLOSED_FORM
@@ -153,12 +154,8 @@ def test_a_hessian_that_depends_on_the_choices_biases_its_inverse() -> None:
 @pytest.mark.parametrize("part", ["score", "both"])
 @pytest.mark.parametrize("returns", ["loss", "losses"])
 @pytest.mark.parametrize("kinds", [0, 3])
-@pytest.mark.parametrize(
-    "method", [Reinforce(), Reinforce(baseline="ema"), Reinforce(samples=2), Identity()], ids=str
-)
-def test_a_distribution_that_depends_on_the_lowers_own_vector(
-    part: str, returns: str, kinds: int, method: Any
-) -> None:
+@pytest.mark.parametrize("method", [Reinforce(), Reinforce(baseline="ema"), Reinforce(samples=2), Identity()], ids=str)
+def test_a_distribution_that_depends_on_the_lowers_own_vector(part: str, returns: str, kinds: int, method: Any) -> None:
     chances = pair(method, part, count=2, returns=returns, kinds=kinds, own=True)
     check(chances, baseline=0.7 if str(method).endswith("ema)") else None)
     values = {name: chance.value for name, chance in chances.items()}
@@ -166,3 +163,19 @@ def test_a_distribution_that_depends_on_the_lowers_own_vector(
     torch.testing.assert_close(
         mean_hypergradient(engine_of(chances, EDGES), "low"), expected, rtol=CLOSED_FORM, atol=CLOSED_FORM
     )
+
+
+def test_the_inverse_keeps_its_own_habits_from_step_to_step() -> None:
+    """A sketch or a step size that is reused for a few upper steps is then made anew, and a warm start is kept."""
+    for inverse, key, lifetime in (
+        (Nystrom(rank=2, reuse=2), "nystrom.factor", 2),
+        (Neumann(2, "auto", refresh=2), "neumann.eigenvalue", 2),
+        (CG(iterations=2, warm_start=True), "cg.solution", 10),
+    ):
+        engine = engine_of(pair(Reinforce(inverse=inverse), constant_hessian=True), EDGES)
+        memory = engine["low"].level.memory
+        kept = []
+        for _ in range(4):
+            engine.step()
+            kept.append(key in memory)
+        assert kept == [(step + 1) % lifetime != 0 for step in range(4)], key

@@ -85,7 +85,7 @@ def test_an_ordinary_random_number_counts_for_nothing_even_if_impossible() -> No
 
 def test_draws_must_hold_the_same_examples() -> None:
     draws = [Evaluation(torch.zeros(()), None, torch.zeros(n)) for n in (2, 3)]
-    with pytest.raises(ProblemError, match="as many examples in every draw, got 2 and 3.*a loss of zero"):
+    with pytest.raises(ProblemError, match=r"as many examples in every draw, got 2 and 3.*a loss of zero"):
         surrogate(draws, "loo")
 
 
