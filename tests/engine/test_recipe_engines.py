@@ -11,11 +11,11 @@ from torch import nn
 
 from multilevel import Engine
 from multilevel.configs.loader import load
-from multilevel.engine import regularization
 from multilevel.engine.build import build
-from multilevel.engine.regularization import RegularizationEngine
-from multilevel.engine.reweighting import ReweightingEngine
-from multilevel.engine.weights_picture import WeightedSamples, save_weights_picture
+from multilevel.engine.recipes import regularization
+from multilevel.engine.recipes.regularization import RegularizationEngine
+from multilevel.engine.recipes.reweighting import ReweightingEngine
+from multilevel.engine.recipes.weights_picture import WeightedSamples, save_weights_picture
 from multilevel.hypergrad.errors import ConfigError
 from multilevel.problems.recipes import breast_cancer, digits
 from multilevel.problems.recipes.regularization import binary_loss

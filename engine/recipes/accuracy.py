@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from ..problems.batches import to_device
-from ..problems.problem import Problem
-from .modes import evaluation_mode
+from ...problems.batches import to_device
+from ...problems.problem import Problem
+from ..modes import evaluation_mode
 
 
 def accuracy(problem: Problem, batches: Iterable[Any], predict: Callable[[Tensor], Tensor] | None = None) -> float:

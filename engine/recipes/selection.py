@@ -10,15 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..configs import Config, EngineConfig
-from ..problems.batches import to_device
-from ..problems.recipes.noisy_labels import NoisyLabels
-from ..problems.recipes.reweighting import Classifier, Plain, Reweight, WeightNet
-from ..problems.recipes.selection import SelectedClassifier, Selection
+from ...configs import Config, EngineConfig
+from ...problems.batches import to_device
+from ...problems.recipes.noisy_labels import NoisyLabels
+from ...problems.recipes.reweighting import Classifier, Plain, Reweight, WeightNet
+from ...problems.recipes.selection import SelectedClassifier, Selection
+from ..engine import Engine
+from ..modes import evaluation_mode
 from .accuracy import accuracy
 from .alone import Start, only, train_alone
-from .engine import Engine
-from .modes import evaluation_mode
 
 
 class SelectionEngine(Engine):

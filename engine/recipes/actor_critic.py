@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical
 
-from ..hypergrad.errors import ConfigError
-from ..problems.recipes.actor_critic import Actor, Critic
-from ..problems.recipes.extras import extra
+from ...hypergrad.errors import ConfigError
+from ...problems.recipes.actor_critic import Actor, Critic
+from ...problems.recipes.extras import extra
+from ..engine import Engine
+from ..modes import evaluation_mode
 from .alone import only
 from .curve_picture import Curve, save_curve_picture
-from .engine import Engine
-from .modes import evaluation_mode
 
 PICTURE = "learning_curve.png"
 TEST_SEED = 10_000

@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 
 import torch
 
-from ..configs import EngineConfig
-from ..hypergrad.errors import ConfigError
-from ..problems.problem import Problem
-from .engine import Engine
+from ...configs import EngineConfig
+from ...hypergrad.errors import ConfigError
+from ...problems.problem import Problem
+from ..engine import Engine
 
 P = TypeVar("P", bound=Problem)
 

@@ -10,13 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..problems.batches import to_device
-from ..problems.recipes.extras import extra
-from ..problems.recipes.noisy_labels import NoisyLabels
-from ..problems.recipes.reweighting import Classifier, Plain, Reweight
+from ...problems.batches import to_device
+from ...problems.recipes.extras import extra
+from ...problems.recipes.noisy_labels import NoisyLabels
+from ...problems.recipes.reweighting import Classifier, Plain, Reweight
+from ..engine import Engine
+from ..modes import evaluation_mode
+from .accuracy import accuracy
 from .alone import Start, only, train_alone
-from .engine import Engine
-from .modes import evaluation_mode
 from .weights_picture import WeightedSamples, save_weights_picture
 
 PICTURE = "weights.png"
@@ -54,7 +55,7 @@ class ReweightingEngine(Engine):
         The net starts from the same parameters and sees the same batches in the same order. That trained on the clean
         samples only shows what the noisy ones are worth.
         """
-        reweighted = self._test_accuracy()
+        reweighted = self._accuracy(self.test)
         accuracies = {
             "accuracy (reweighted)": reweighted,
             "accuracy (plain)": self._accuracy_without_weights(),
@@ -76,19 +77,10 @@ class ReweightingEngine(Engine):
             if loader is not None:
                 parts["train_data_loader"] = loader
             train_alone(Plain("plain", **parts), self.step_count, self.config.device)
-            return self._test_accuracy()
-
-    def _test_accuracy(self) -> float:
-        with evaluation_mode([self._classifier.module]):
             return self._accuracy(self.test)
 
     def _accuracy(self, batches: Iterable[Any]) -> float:
-        right = total = 0
-        for batch in batches:
-            inputs, labels = to_device(batch, self._classifier.device)
-            right += (self._classifier(inputs).argmax(dim=-1) == labels).sum().item()
-            total += len(labels)
-        return right / total
+        return accuracy(self._classifier, batches)
 
     def _weighted_samples(self) -> WeightedSamples | None:
         """Every training sample's loss and weight, where it is known which labels are wrong."""

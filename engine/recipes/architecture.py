@@ -8,10 +8,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..problems.recipes.architecture import OPERATIONS, Architecture, FixedNetwork, SampledNetwork
+from ...problems.recipes.architecture import OPERATIONS, Architecture, FixedNetwork, SampledNetwork
+from ..engine import Engine
 from .accuracy import accuracy
 from .alone import Start, only, train_alone
-from .engine import Engine
 
 
 class ArchitectureEngine(Engine):

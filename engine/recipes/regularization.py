@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from ..problems.batches import to_device
-from ..problems.recipes.regularization import RegularizedClassifier, Regularizer, UniformlyRegularized, binary_loss
+from ...problems.batches import to_device
+from ...problems.recipes.regularization import RegularizedClassifier, Regularizer, UniformlyRegularized, binary_loss
+from ..engine import Engine
+from ..modes import evaluation_mode
 from .alone import Start, only, train_alone
-from .engine import Engine
-from .modes import evaluation_mode
 
 UNIFORM = tuple(10.0**exponent for exponent in (-4, -3.5, -3, -2.5, -2, -1.5, -1, -0.5, 0))
 """Strengths that one for all features is chosen from."""
