@@ -113,12 +113,12 @@ def audit(
     """Train a little, then compare every method's hypergradient with the truth."""
     with _exit_codes():
         from ..configs.loader import load
-        from .audit_run import audit_experiment
+        from .audit.run import audit_experiment
 
         found = audit_experiment(load(experiment, overrides or ()), upper, method, steps, allow_import or ())
         typer.echo(found.to_json() if as_json else found.to_text())
         if png is not None:
-            from .audit_picture import save_audit_picture
+            from .audit.picture import save_audit_picture
 
             save_audit_picture(found, png)
             typer.echo(f"\nwrote {png}", err=True)

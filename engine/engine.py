@@ -14,7 +14,7 @@ from ..hypergrad.errors import ConfigError, GraphError, choices
 from ..hypergrad.method import Method
 from ..hypergrad.tensors import Tensors
 from ..problems.problem import Problem
-from .audit_report import Audit
+from .audit.report import Audit
 from .callbacks import Callback, Callbacks
 from .declare import Dependencies, Name, by_name, declared_graph
 from .device import resolve_device
@@ -168,7 +168,7 @@ class Engine:
         Raises:
             ConfigError: The problem has no lower that responds to it, or a method is unknown.
         """
-        from .audit import audit
+        from .audit.measure import audit
 
         return audit(self, name, methods)
 

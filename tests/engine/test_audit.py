@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from multilevel import CG, Config, ConfigError, Darts, Engine, EngineConfig, Identity, Problem
-from multilevel.engine.allocation import PeakMemory
-from multilevel.engine.audit_picture import save_audit_picture
+from multilevel.engine.audit.allocation import PeakMemory
+from multilevel.engine.audit.picture import save_audit_picture
 from multilevel.engine.cli import app
 
 from ..conftest import CONVERGED, FINITE_DIFFERENCE

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from ..configs.loader import LoadedExperiment
-from .audit_report import Audit
-from .build import build
+from ...configs.loader import LoadedExperiment
+from ..build import build
+from .report import Audit
 
 
 def audit_experiment(

@@ -6,7 +6,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 
-from .tables import table
+from ..tables import table
 
 GOOD = 0.01
 """Relative error up to which a hypergradient is called accurate."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from ..hypergrad.finite_difference import difference_product
-from ..hypergrad.hierarchy import Hierarchy
-from ..hypergrad.lanczos import extreme_eigenvalues, random_direction
-from ..hypergrad.linearization import Linearization
-from ..hypergrad.tensors import norm, subtract, total_size
-from .audit_report import LevelReport
+from ...hypergrad.finite_difference import difference_product
+from ...hypergrad.hierarchy import Hierarchy
+from ...hypergrad.lanczos import extreme_eigenvalues, random_direction
+from ...hypergrad.linearization import Linearization
+from ...hypergrad.tensors import norm, subtract, total_size
+from .report import LevelReport
 
 
 def level_report(hierarchy: Hierarchy, name: str, upper: str) -> LevelReport:

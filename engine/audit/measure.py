@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..hypergrad.errors import ConfigError, MultilevelError, choices
-from ..hypergrad.exact import Exact
-from ..hypergrad.method import Method
-from ..hypergrad.minres import MINRES
-from ..hypergrad.registry import available, build_method
-from ..hypergrad.tally import tallied
-from ..hypergrad.tensors import Tensors, dot, filled, norm, subtract
+from ...hypergrad.errors import ConfigError, MultilevelError, choices
+from ...hypergrad.exact import Exact
+from ...hypergrad.method import Method
+from ...hypergrad.minres import MINRES
+from ...hypergrad.registry import available, build_method
+from ...hypergrad.tally import tallied
+from ...hypergrad.tensors import Tensors, dot, filled, norm, subtract
+from ..gradients import Gradients
+from ..inspection import untouched
 from .allocation import PeakMemory
-from .audit_report import Audit, LevelReport, Row
-from .gradients import Gradients
-from .inspection import untouched
-from .level_report import level_report
+from .level import level_report
+from .report import Audit, LevelReport, Row
 
 if TYPE_CHECKING:
-    from .engine import Engine
+    from ..engine import Engine
 
 DENSE_LIMIT = 1000
 """Largest level whose reference is a dense solve: its Hessian takes as many products as it has parameters."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..hypergrad.errors import ConfigError
-from .audit_report import GOOD, Audit, Row
+from ...hypergrad.errors import ConfigError
+from .report import GOOD, Audit, Row
 
 SMALLEST = 1e-12
 """Errors below are drawn here: rounding."""
