@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from .checks import positive
 from .finite_difference import difference_product
@@ -39,8 +39,6 @@ class Darts(InverseMethod):
     Raises:
         ConfigError: alpha <= 0.
     """
-
-    first_order: ClassVar[bool] = True
 
     alpha: float = 0.01
 

@@ -24,13 +24,11 @@ class Method(ABC):
 
     Attributes:
         name: The name it is registered under.
-        first_order: True when the method never differentiates a gradient.
         needs_tape: True when the method reads the recorded inner loop (``at.objective.tape``).
         differentiates_choices: True when the method accounts for what the problem samples (``at.objective.draw``).
     """
 
     name: ClassVar[str] = "?"
-    first_order: ClassVar[bool] = False
     needs_tape: ClassVar[bool] = False
     differentiates_choices: ClassVar[bool] = False
 

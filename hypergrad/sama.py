@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -46,8 +46,6 @@ class Sama(InverseMethod):
     Raises:
         ConfigError: alpha <= 0.
     """
-
-    first_order: ClassVar[bool] = True
 
     alpha: float = 0.01
 
