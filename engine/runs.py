@@ -11,8 +11,9 @@ from ..configs.loader import LoadedExperiment, load
 from ..hypergrad.errors import ConfigError, GraphError, MultilevelError
 from .build import build
 from .callbacks import Callback
-from .metrics import MetricsFile, scalars
-from .progress import ProgressBar
+from .callbacks.progress import ProgressBar
+from .loggers.jsonl import MetricsFile
+from .metrics import scalars
 from .run_folder import RunFolder, timestamped
 from .tables import table
 

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from multilevel.configs import Config, EngineConfig
-from multilevel.engine.metrics import MetricsFile, brief, plain, scalars
-from multilevel.engine.progress import ProgressBar
+from multilevel.engine.callbacks.progress import ProgressBar
+from multilevel.engine.loggers.jsonl import MetricsFile
+from multilevel.engine.metrics import brief, plain, scalars
 
 
 class Watched:

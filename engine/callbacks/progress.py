@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from .callbacks import Callback
-from .metrics import brief
+from ..metrics import brief
+from .base import Callback
 
 if TYPE_CHECKING:
-    from .engine import Engine
+    from ..engine import Engine
 
 TERMINAL, LOG_FILE = 0.1, 10.0
 """Seconds between two refreshes where a person watches, and where every refresh is one more line of a log."""

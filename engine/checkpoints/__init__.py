@@ -1,0 +1,1 @@
+"""Saving a whole run, and going on from where it was."""

@@ -1,0 +1,1 @@
+"""Curves and a page about a finished run."""
