@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from .engine.engine import Engine as Engine
     from .hypergrad.cg import CG as CG
     from .hypergrad.darts import Darts as Darts
+    from .hypergrad.errors import CheckpointError as CheckpointError
+    from .hypergrad.errors import CheckpointWarning as CheckpointWarning
     from .hypergrad.errors import ConfigError as ConfigError
     from .hypergrad.errors import GraphError as GraphError
     from .hypergrad.errors import MultilevelError as MultilevelError
@@ -45,6 +47,8 @@ _HOME = {
     "Engine": "engine.engine",
     "CG": "hypergrad.cg",
     "Darts": "hypergrad.darts",
+    "CheckpointError": "hypergrad.errors",
+    "CheckpointWarning": "hypergrad.errors",
     "ConfigError": "hypergrad.errors",
     "GraphError": "hypergrad.errors",
     "MultilevelError": "hypergrad.errors",

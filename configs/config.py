@@ -19,8 +19,15 @@ class Config(MethodSettings):
         unroll_steps: Optimizer steps this problem takes for each step of its uppers.
         gradient_accumulation: Batches whose mean gradient makes one optimizer step.
         gradient_clipping: Largest norm of the gradient of all parameters together; 0 leaves it alone.
-        precision: What ``training_step`` computes in. The parameters stay as they are.
+        gradient_clipping_by: ``"norm"``, or ``"value"``, where ``gradient_clipping`` is the largest magnitude of an
+            element.
+        precision: What ``training_step`` computes in, by ``torch.autocast`` of the problem's device. The parameters
+            stay as they are. With ``"fp16"`` the loss is scaled, hypergradients with it; steps whose gradient
+            overflowed are skipped and counted, and derivatives of this problem's best response, which nothing scales,
+            are taken in full precision.
         warmup_steps: Optimizer steps this problem takes alone before its uppers begin.
+        scheduler_metric: What ``ReduceLROnPlateau`` watches: a metric of this problem's ``training_step`` (at each
+            optimizer step), or ``"validation/..."``, a metric of the validation (at each validation).
         estimator: How this problem's own loss is differentiated: ``"pathwise"``, or ``"score"`` for an expectation over
             choices drawn with ``self.sample`` (policy gradient), where the loss or reward need not be differentiable.
         log_step: Write this problem's metrics every so many of its batches; -1 goes by the engine's setting.
@@ -39,17 +46,12 @@ class Config(MethodSettings):
     unroll_steps: int = Field(default=1, ge=1)
     gradient_accumulation: int = Field(default=1, ge=1)
     gradient_clipping: float = Field(default=0.0, ge=0, allow_inf_nan=False)
-    precision: Literal["fp32", "bf16"] = "fp32"
+    gradient_clipping_by: Literal["norm", "value"] = "norm"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     warmup_steps: int = Field(default=0, ge=0)
+    scheduler_metric: str = Field(default="loss", min_length=1)
     estimator: Literal["pathwise", "score"] = "pathwise"
     log_step: int = -1
-
-    @field_validator("precision", mode="before")
-    @classmethod
-    def _fp16_later(cls, value: object) -> object:
-        if value == "fp16":
-            raise ConfigError("'fp16' needs loss scaling, which is not available yet; use 'bf16' or 'fp32'")
-        return value
 
     @field_validator("log_step")
     @classmethod

@@ -8,35 +8,61 @@ import torch
 from pydantic import Field, field_validator
 
 from ..hypergrad.errors import ConfigError
-from .validation import Settings
+from .validation import Settings, refuse
+from .watching import EarlyStoppingSettings, KeepBestSettings
 
 
 class EngineConfig(Settings):
-    """How long, where and with what response a hierarchy is trained.
+    """How long, where and with what response a hierarchy is trained, and what is kept of it on the way.
 
     Args:
         train_iters: Engine steps, each of which gives every leaf one batch.
         valid_step: Validate every so many engine steps, and at the end; 0 never validates.
+        validate_first: Validate once before the first engine step as well.
         response: ``"total"`` lets the lowers of a middle problem respond while its own response is differentiated;
             ``"direct"`` holds them fixed, which is cheaper and biased.
         seed: Seeds Python, NumPy and torch: before anything is built from a file, and when the engine is constructed;
             ``None`` leaves them alone.
         device: ``"auto"`` (the first accelerator, else the CPU) or what ``torch.device`` accepts.
         log_step: Write metrics every so many engine steps.
-        roll_back: Reserved; only ``False`` is available.
+        roll_back: After each optimizer step of an upper, the problems below it return to where their inner loop
+            started and take it again, on the same batches and random numbers, with the new upper.
+        run_dir: The folder that checkpoints and logs are written to.
+        checkpoint_every: Save the whole run every so many engine steps, and at the end; 0 never does.
+        keep: How many of those checkpoints stay: the newest.
+        non_finite: What happens when a loss or a gradient is infinite or not a number. ``"raise"`` ends the run (looked
+            for when metrics are written); ``"skip"`` leaves out the batch; ``"restore"`` puts every problem back to
+            where it last was finite and goes on with other batches. The last two look at every level step, which makes
+            the host wait for the device.
+        monitor: Measure every problem's learning rates and norms of gradient and hypergradient when metrics are
+            written, and write them with these.
+        timing: Wait for the device wherever time is taken, so that ``engine.times`` is true on a GPU as well, and print
+            where the time went at the end.
+        early_stopping: ``{"metric": "accuracy", "mode": "max", "patience": 5}``: end the run when a metric of the
+            validation has not improved for so long, and return to the best parameters.
+        keep_best: ``{"metric": "accuracy", "mode": "max", "count": 3}``: keep checkpoints of the best validations.
         strategy: Reserved; only ``"default"`` is available.
 
     Raises:
-        ConfigError: Anything above is unknown, out of range or not available.
+        ConfigError: Anything above is unknown, out of range or not available, or settings do not fit each other.
     """
 
     train_iters: int = Field(default=1000, ge=1)
     valid_step: int = Field(default=0, ge=0)
+    validate_first: bool = False
     response: Literal["total", "direct"] = "total"
     seed: int | None = Field(default=None, ge=0, lt=2**32)
     device: str = "auto"
     log_step: int = Field(default=100, ge=1)
     roll_back: bool = False
+    run_dir: str | None = Field(default=None, min_length=1)
+    checkpoint_every: int = Field(default=0, ge=0)
+    keep: int = Field(default=3, ge=1)
+    non_finite: Literal["raise", "skip", "restore"] = "raise"
+    monitor: bool = False
+    timing: bool = False
+    early_stopping: EarlyStoppingSettings | None = None
+    keep_best: KeepBestSettings | None = None
     strategy: str = "default"
 
     @field_validator("device")
@@ -49,18 +75,15 @@ class EngineConfig(Settings):
                 raise ConfigError(f"expected 'auto', 'cpu', 'cuda', 'cuda:1', ..., got {value!r}") from error
         return value
 
-    @field_validator("roll_back")
-    @classmethod
-    def _no_roll_back(cls, value: bool) -> bool:
-        return _only(value, False)
-
     @field_validator("strategy")
     @classmethod
     def _no_strategy(cls, value: str) -> str:
-        return _only(value, "default")
+        if value != "default":
+            raise ConfigError(f"{value!r} is not available yet; leave it at 'default'")
+        return value
 
-
-def _only(value: Any, available: Any) -> Any:
-    if value != available:
-        raise ConfigError(f"{value!r} is not available yet; leave it at {available!r}")
-    return value
+    def model_post_init(self, context: Any) -> None:
+        """Check that what watches validations has any."""
+        for key in ("early_stopping", "keep_best"):
+            if getattr(self, key) is not None and not self.valid_step:
+                raise refuse("watches the validation, and valid_step is 0; give a number of engine steps", key)

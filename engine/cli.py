@@ -1,21 +1,18 @@
-"""The command line. Nothing heavy is imported before a command runs, so that ``--help`` answers at once.
-
-Exit codes: 0 done, 1 failed while running, 2 bad input, 130 interrupted.
-"""
+"""The command line. Nothing heavy is imported before a command runs, so that ``--help`` answers at once."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Optional, TextIO
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from .._version import __version__
+from .exit_codes import exit_codes
+from .options import Allow, Jobs, Overrides, Quiet, Resume, RunDir, Seeds, Which
 
-FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+if TYPE_CHECKING:
+    from .runs import Terms
 
 app = typer.Typer(
     name="multilevel",
@@ -26,40 +23,70 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Which = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="A shipped experiment's name, or a YAML file.")]
-Overrides = Annotated[
-    Optional[list[str]],  # noqa: UP045  typer reads it at run time
-    typer.Argument(metavar="[KEY.PATH=VALUE]...", help="As in problems.classifier.optimizer.lr=0.05"),
-]
-Allow = Annotated[
-    Optional[list[str]],  # noqa: UP045
-    typer.Option("--allow-import", metavar="PACKAGE", help="A package that the file may import. May be repeated."),
-]
-
 
 @app.command()
 def run(
     experiment: Which,
     overrides: Overrides = None,
-    seeds: Annotated[Optional[int], typer.Option(min=1, help="Repeat with so many seeds.")] = None,  # noqa: UP045
-    run_dir: Annotated[Optional[Path], typer.Option(help="Where to write; runs/NAME-TIME by default.")] = None,  # noqa: UP045
+    seeds: Seeds = None,
+    jobs: Jobs = None,
+    run_dir: RunDir = None,
+    resume: Resume = None,
     allow_import: Allow = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train, and print the final metrics."""
-    with _exit_codes():
-        from .runs import run_experiment
+    with exit_codes():
+        from . import commands
+        from .sweep import Asked
 
-        run_experiment(
-            experiment, overrides or (), seeds=seeds, run_dir=run_dir, allow=allow_import or (), quiet=quiet,
-            say=typer.echo,
-        )  # fmt: skip
+        asked = Asked(experiment, tuple(overrides or ()), seeds, jobs)
+        commands.run(asked, run_dir, _terms(allow_import, quiet=quiet), resume=_is_auto(resume))
+
+
+@app.command()
+def resume(
+    folder: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The folder of a run, of --seeds or of a sweep.")],
+    overrides: Overrides = None,
+    jobs: Jobs = None,
+    allow_import: Allow = None,
+    quiet: Quiet = False,
+) -> None:
+    """Go on with a run from its newest checkpoint; engine.train_iters=N trains longer."""
+    with exit_codes():
+        from . import commands
+
+        commands.resume(folder, overrides or (), jobs, _terms(allow_import, quiet=quiet))
+
+
+@app.command()
+def sweep(
+    experiment: Which,
+    overrides: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Argument(metavar="KEY.PATH=VALUE,VALUE...", help="As in problems.classifier.optimizer.lr=0.1,0.01"),
+    ] = None,
+    seeds: Seeds = None,
+    jobs: Jobs = None,
+    run_dir: RunDir = None,
+    metric: Annotated[Optional[str], typer.Option(help="Show this metric only, and sort by it.")] = None,  # noqa: UP045
+    resume: Resume = None,
+    allow_import: Allow = None,
+    quiet: Quiet = False,
+) -> None:
+    """Train with every combination of some settings, and compare the final metrics."""
+    with exit_codes():
+        from . import commands
+        from .sweep import Asked
+
+        asked = Asked(experiment, tuple(overrides or ()), seeds, jobs, metric)
+        commands.sweep(asked, run_dir, _terms(allow_import, quiet=quiet), resume=_is_auto(resume))
 
 
 @app.command()
 def check(experiment: Which, overrides: Overrides = None, allow_import: Allow = None) -> None:
     """Build everything and train nothing: print the graph, each level's method, pace and size."""
-    with _exit_codes():
+    with exit_codes():
         from ..configs.loader import load
         from .build import build
         from .summary import summarize
@@ -76,7 +103,7 @@ def graph(
     png: Annotated[Optional[Path], typer.Option(metavar="FILE", help="Draw it into a picture as well.")] = None,  # noqa: UP045
 ) -> None:
     """Print the graph of an experiment, or draw it."""
-    with _exit_codes():
+    with exit_codes():
         from ..configs.loader import load
         from ..hypergrad.errors import ConfigError, choices
         from . import drawing
@@ -108,15 +135,19 @@ def audit(
     steps: Annotated[int, typer.Option(min=0, help="Engine steps to train before.")] = 100,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     png: Annotated[Optional[Path], typer.Option(metavar="FILE", help="Draw error against time.")] = None,  # noqa: UP045
+    run_dir: Annotated[Optional[Path], typer.Option(help="Write audit.json into this folder as well.")] = None,  # noqa: UP045
     allow_import: Allow = None,
 ) -> None:
     """Train a little, then compare every method's hypergradient with the truth."""
-    with _exit_codes():
+    with exit_codes():
         from ..configs.loader import load
         from .audit.run import audit_experiment
+        from .run_folder import RunFolder
 
         found = audit_experiment(load(experiment, overrides or ()), upper, method, steps, allow_import or ())
         typer.echo(found.to_json() if as_json else found.to_text())
+        if run_dir is not None:
+            RunFolder(run_dir).save_audit(found)
         if png is not None:
             from .audit.picture import save_audit_picture
 
@@ -127,7 +158,7 @@ def audit(
 @app.command("list")
 def list_() -> None:
     """Name the shipped experiments and the methods."""
-    with _exit_codes():
+    with exit_codes():
         import sys
 
         from ..configs.loader import load, shipped
@@ -145,7 +176,7 @@ def list_() -> None:
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of experiment files, for editors."""
-    with _exit_codes():
+    with exit_codes():
         import json
 
         from ..configs.schema import experiment_schema
@@ -166,32 +197,15 @@ def _options(
     """Multilevel optimization: run experiments that a YAML file describes."""
 
 
-@contextmanager
-def _exit_codes() -> Iterator[None]:
-    """Turn what a command raises into a message and an exit code."""
-    try:
-        from ..hypergrad.errors import ConfigError, GraphError, MultilevelError
+def _terms(allow: list[str] | None, *, quiet: bool) -> Terms:
+    from .runs import Terms
 
-        with warnings.catch_warnings():
-            warnings.showwarning = _one_line
-            yield
-    except (ConfigError, GraphError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(BAD_INPUT) from None
-    except MultilevelError as error:
-        typer.echo(f"failed: {error}", err=True)
-        raise typer.Exit(FAILED) from None
-    except KeyboardInterrupt:
-        typer.echo("interrupted", err=True)
-        raise typer.Exit(INTERRUPTED) from None
+    return Terms(allow=tuple(allow or ()), quiet=quiet, say=typer.echo)
 
 
-def _one_line(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
-    typer.echo(f"{category.__name__}: {message}", err=True)
+def _is_auto(resume: str | None) -> bool:
+    if resume not in (None, "auto"):
+        from ..hypergrad.errors import ConfigError
+
+        raise ConfigError(f"--resume: expected 'auto', got '{resume}'; to name a folder: multilevel resume {resume}")
+    return resume == "auto"

@@ -6,25 +6,29 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..configs import EngineConfig
 from ..hypergrad.errors import ConfigError, GraphError, choices
 from ..hypergrad.method import Method
+from ..hypergrad.replay import RandomState
 from ..hypergrad.tensors import Tensors
 from ..problems.problem import Problem
 from .audit.report import Audit
-from .callbacks import Callback, Callbacks
+from .callbacks import Callback, Callbacks, configured
+from .checkpoints.keeper import Checkpoints
+from .checkpoints.run_state import load_run_state, run_state
 from .declare import Dependencies, Name, by_name, declared_graph
 from .device import resolve_device
 from .environment import environment
 from .gradients import Gradients
 from .inspection import hypergradient
+from .interruption import Interrupted, Interruption
 from .modes import evaluation_mode
-from .recording import ending_loops, record
-from .schedule import Schedule
 from .seeding import seed_everything
+from .stepper import Stepper
+from .times import Times
+from .validation import validate_problems
 
 
 class Engine:
@@ -46,7 +50,11 @@ class Engine:
         problems: The problems by name.
         graph: The hierarchy; ``graph.networkx`` is a :class:`networkx.DiGraph`.
         gradients: Differentiates through the hierarchy.
+        environment: What is done with ``env`` around the problems.
+        device: Where the run computes.
+        run_dir: Where it writes, if anywhere.
         step_count: Engine steps taken.
+        should_stop: Set it to end the run after the current engine step.
         last_metrics: Per problem, what its last level step returned: detached tensors, the loss among them.
         last_validation: What the last validation returned.
 
@@ -69,48 +77,87 @@ class Engine:
             raise ConfigError(f"Engine: config must be an EngineConfig, got {type(config).__name__}")
         self.config = config if config is not None else EngineConfig()
         seed_everything(self.config.seed)
+        self.device = resolve_device(self.config.device)
+        self.run_dir = Path(self.config.run_dir) if self.config.run_dir is not None else None
         self.problems = by_name(problems)
         self.graph = declared_graph(self.problems, dependencies, edges)
-        self._environment = environment(env, self.config.seed)
-        self.env = self._environment.env
-        self.callbacks = Callbacks(callbacks)
+        self.environment = environment(env, self.config.seed)
+        self.env = self.environment.env
         self.step_count = 0
+        self.should_stop = False
         self.last_metrics: dict[str, dict[str, Tensor]] = {}
         self.last_validation: dict[str, Any] = {}
-        self._bind(resolve_device(self.config.device))
-        self._levels = {name: problem.level for name, problem in self.problems.items()}
+        self._bind()
         self.gradients = Gradients(self.graph, self._levels, total=self.config.response == "total")
         for level in self._levels.values():
             level.hierarchy = self.gradients.hierarchy
-        self._schedule = Schedule(self.graph, self.problems)
-        self._checked = dict.fromkeys(self.problems, 0)
+        self._stepper = Stepper(self)
+        self._next = 0
+        self._interruption = Interruption()
+        self._checkpoints = Checkpoints(self.run_dir, self.config.checkpoint_every, self.config.keep)
+        self.callbacks = Callbacks([*configured(self.config), *callbacks])
+
+    @property
+    def times(self) -> dict[str, Times]:
+        """Where the time of each problem's level steps went."""
+        return self._stepper.times
+
+    @property
+    def done(self) -> bool:
+        """Whether the run is over: ``train_iters`` engine steps are taken, or something set ``should_stop``."""
+        return self._next == 0 and (self.should_stop or self.step_count >= self.config.train_iters)
 
     def run(self) -> None:
-        """Train until ``train_iters`` engine steps are done, counting those taken before."""
+        """Train until ``train_iters`` engine steps are done, counting those taken before.
+
+        Ctrl-C and SIGTERM let the level step that is running finish; where there is a ``run_dir``, the run is saved
+        then.
+
+        Raises:
+            Interrupted: By one of these signals. It is a ``KeyboardInterrupt``.
+        """
         try:
             for problem in self.problems.values():
                 if not problem.module.training:  # parts of a module in training may be frozen on purpose
                     problem.module.train()
-            self.callbacks.on_run_start(self)
-            while self.step_count < self.config.train_iters:
-                self.step()
-            self.callbacks.on_run_end(self)
+            with self._interruption:
+                self._run()
         except BaseException as error:
+            if isinstance(error, Interrupted):
+                self._checkpoints.save(self)
             self.callbacks.on_exception(self, error)
             raise
         finally:
-            self._environment.close()
+            self.environment.close()
+
+    def _run(self) -> None:
+        self._checkpoints.begin(self)
+        self.callbacks.on_run_start(self)
+        if self.config.validate_first and self.step_count == self._next == 0:
+            self.validate()
+        while not self.done:
+            self.step()
+            self._interruption.check()
+        self.callbacks.on_run_end(self)
 
     def step(self) -> None:
-        """One engine step: every leaf takes one level step, then every upper that became ready."""
-        for name in self.graph.order:
-            if self._schedule.ready(name):
-                self._advance(name)
+        """One engine step: every leaf takes one level step, then every upper that became ready.
+
+        One that was interrupted goes on after the last level step that was taken.
+        """
+        order = self.graph.order
+        while self._next < len(order):
+            advanced = self._stepper.advance(order[self._next])
+            self._next += 1
+            if advanced:
+                self._interruption.check()
+        self._next = 0
         self.step_count += 1
         self.callbacks.on_step_end(self)
         every = self.config.valid_step
         if every and (self.step_count % every == 0 or self.step_count == self.config.train_iters):
             self.validate()
+        self._checkpoints.after_step(self, last=self.done)
 
     def validation(self) -> Mapping[str, Any] | None:
         """Override to measure the current parameters; runs without gradients, every module in evaluation mode.
@@ -121,13 +168,20 @@ class Engine:
         return None
 
     def validate(self) -> dict[str, Any]:
-        """Run :meth:`validation` and tell the callbacks."""
+        """Validate now: :meth:`validation` and every problem's ``validation_step``; then tell who watches it.
+
+        Random numbers are put back, so that a run trains the same whether it is validated or not.
+        """
+        random = RandomState(self.device, host=True)
         with evaluation_mode(problem.module for problem in self.problems.values()):
-            metrics = self.validation()
-        self.last_validation = dict(metrics) if metrics is not None else {}
-        if self.last_validation:
-            self.callbacks.on_validation(self, self.last_validation)
-        return self.last_validation
+            metrics = {**validate_problems(self.problems.values()), **(self.validation() or {})}
+        random.restore()
+        self.last_validation = metrics
+        if metrics:
+            for level in self._levels.values():
+                level.update.scheduling.after_validation(metrics)
+            self.callbacks.on_validation(self, metrics)
+        return metrics
 
     def report(self, run_dir: Path) -> dict[str, Any]:
         """Override to add to the report of a finished run: further metrics, pictures written into ``run_dir``.
@@ -172,75 +226,71 @@ class Engine:
 
         return audit(self, name, methods)
 
+    def get_extra_state(self) -> Any:
+        """Override to let checkpoints keep more: tensors, arrays, numbers, texts, and containers of them."""
+        return None
+
+    def set_extra_state(self, state: Any) -> None:
+        """Take up what :meth:`get_extra_state` returned; called only where that was not ``None``."""
+
     def state_dict(self) -> dict[str, Any]:
-        """The state of every problem, the counters and the readiness."""
-        problems = {name: problem.state_dict() for name, problem in self.problems.items()}
-        return {"problems": problems, "schedule": self._schedule.state_dict(), "step_count": self.step_count}
+        """Everything that it takes to go on with the run, to the same bits.
+
+        Of every problem: parameters, buffers, optimizer, scheduler, scaler, accumulated gradients, counters, the
+        method's memory, the position in the data, the current batch and the recorded inner loop. Besides: readiness,
+        the random state of torch, numpy and Python, metrics, callbacks, loggers and the environment.
+        """
+        return run_state(self)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up what :meth:`state_dict` returned.
 
         Raises:
             ConfigError: The state is that of other problems.
+            CheckpointError: It does not fit one of them.
         """
-        if set(state["problems"]) != set(self.problems):
-            raise ConfigError(
-                f"load_state_dict: the state is that of problems {sorted(state['problems'])}, this engine has "
-                f"{sorted(self.problems)}"
-            )
-        for name, problem in self.problems.items():
-            problem.load_state_dict(state["problems"][name])
-        self._schedule.load_state_dict(state["schedule"])
-        self.step_count = state["step_count"]
+        load_run_state(self, state)
+
+    def save_checkpoint(self) -> Path | None:
+        """Save the run into ``run_dir``; ``None`` where there is none, or where it could not be written (it warns)."""
+        return self._checkpoints.save(self)
+
+    def resume(self) -> int | None:
+        """Go on from the newest good checkpoint in ``run_dir``: load it, and return its engine step.
+
+        Returns:
+            ``None`` where there is no checkpoint.
+
+        Raises:
+            ConfigError: There is no ``run_dir``, or the checkpoint is that of other problems.
+            CheckpointError: There are checkpoints, and none can be used.
+        """
+        return self._checkpoints.resume(self)
+
+    def progress_state(self) -> dict[str, Any]:
+        """How far the run is."""
+        return {
+            "step_count": self.step_count,
+            "next": self._next,
+            "should_stop": self.should_stop,
+            **self._stepper.state_dict(),
+        }
+
+    def load_progress_state(self, state: Mapping[str, Any]) -> None:
+        """Take up what :meth:`progress_state` returned."""
+        self.step_count, self._next, self.should_stop = state["step_count"], state["next"], state["should_stop"]
+        self._stepper.load_state_dict(state)
 
     def __getitem__(self, name: str) -> Problem:
         if name not in self.problems:
             raise GraphError(f"no problem is named '{name}'{choices(str(name), self.problems, 'problems')}")
         return self.problems[name]
 
-    def _bind(self, device: torch.device) -> None:
+    def _bind(self) -> None:
         for name, problem in self.problems.items():
             problem.env = self.env
             uppers, lowers = self.graph.uppers(name), self.graph.lowers(name)
             problem.bind(
-                uppers=[self.problems[u] for u in uppers], lowers=[self.problems[v] for v in lowers], device=device
+                uppers=[self.problems[u] for u in uppers], lowers=[self.problems[v] for v in lowers], device=self.device
             )
-
-    def _advance(self, name: str) -> None:
-        """One level step of one problem."""
-        problem, level = self.problems[name], self._levels[name]
-        episodes = self._environment.episodes
-        if self._schedule.starts_inner_loop(name):
-            self._start_inner_loop(problem)
-        moment = level.next_moment()
-        record(self.gradients.hierarchy, self._levels, name, self.graph.uppers(name))
-        metrics: dict[str, Tensor] = {}
-        checks_finite = self._is_to_be_checked(name)
-
-        def differentiate() -> tuple[Tensor, tuple[Tensor | None, ...]]:
-            evaluation, shown = level.train(moment)
-            metrics.update(shown)
-            gradients = self.gradients.total(name, evaluation.loss)
-            if checks_finite:
-                self.gradients.check_finite(name, gradients, evaluation.loss)
-            return evaluation.loss, gradients
-
-        with ending_loops(self._levels, name, self.graph.constrained_by(name)):
-            stepped = level.update.apply(*differentiate(), again=differentiate)
-        problem.count += 1
-        metrics.update(self._environment.metrics(name, episodes))
-        self.last_metrics[name] = metrics
-        self._schedule.advanced(name)
-        if stepped:
-            self._schedule.stepped(name)
-        self.callbacks.on_level_step(self, problem, metrics)
-
-    def _is_to_be_checked(self, name: str) -> bool:
-        """Whether this is a problem's first level step since another ``log_step`` engine steps, or its last."""
-        upcoming = self.step_count + 1
-        before, self._checked[name] = self._checked[name], upcoming // self.config.log_step
-        return before < self._checked[name] or upcoming == self.config.train_iters
-
-    def _start_inner_loop(self, problem: Problem) -> None:
-        problem.on_inner_loop_start()
-        problem.level.start_inner_loop()
+        self._levels = {name: problem.level for name, problem in self.problems.items()}

@@ -40,6 +40,13 @@ class Environment:
         """
         return {}
 
+    def state_dict(self) -> dict[str, Any]:
+        """Where the environment is."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what :meth:`state_dict` returned."""
+
     def close(self) -> None:
         """Called when a run ends, also by an exception."""
 

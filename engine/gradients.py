@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..hypergrad.errors import NonFiniteError, ProblemError
+from ..hypergrad.errors import ProblemError
 from ..hypergrad.hierarchy import Hierarchy
 from ..hypergrad.method import Method
-from ..hypergrad.tensors import Tensors, filled, norm
+from ..hypergrad.tensors import Tensors, filled
 from ..problems.level import ProblemLevel
 from .graph import Graph
 from .relations import Relations
+from .times import Stopwatch
+
+
+class LevelGradients(NamedTuple):
+    """The gradients of one problem's loss on one batch; one tensor per trainable parameter in each.
+
+    Attributes:
+        total: What the problem descends; ``None`` where neither the loss nor any response depends on a parameter.
+        direct: The part that its own parameters have in the loss.
+        swept: The part through the lowers, the hypergradient proper; ``None`` where no lower responds.
+        cotangents: Derivatives of the loss with respect to the lowers' solutions, by name.
+    """
+
+    total: tuple[Tensor | None, ...]
+    direct: tuple[Tensor | None, ...]
+    swept: Tensors | None
+    cotangents: Mapping[str, Tensors]
 
 
 class Gradients:
@@ -49,15 +67,13 @@ class Gradients:
             name: [m for m in self.relations.inside[name] if name in graph.read_by(m)] for name in graph.order
         }
 
-    def total(self, name: str, loss: Tensor) -> tuple[Tensor | None, ...]:
+    def total(self, name: str, loss: Tensor, stopwatch: Stopwatch | None = None) -> LevelGradients:
         """The total gradient of a problem's loss with respect to its own parameters.
 
         Args:
             name: The problem.
             loss: Its loss at the current parameters, with its graph, which is freed.
-
-        Returns:
-            One tensor per trainable parameter; ``None`` where neither the loss nor any response depends on it.
+            stopwatch: Times the backward pass and the sweep.
 
         Raises:
             ProblemError: The loss has no graph.
@@ -71,29 +87,18 @@ class Gradients:
         lowers = [p for m in read for p in self._levels[m].parameters]
         gradients = torch.autograd.grad(loss, (*own, *lowers), allow_unused=True)
         direct = gradients[: len(own)]
-        swept = self.hierarchy.sweep(name, self._cotangents(read, gradients[len(own) :])) if read else None
+        cotangents = self._cotangents(read, gradients[len(own) :])
+        if stopwatch is not None:
+            stopwatch.lap("backward")
+        swept = self.hierarchy.sweep(name, cotangents) if cotangents else None
+        if stopwatch is not None:
+            stopwatch.lap("sweep")
         if swept is None:
             self._refuse_standstill(name, direct)
-            return direct
-        return tuple(s if d is None else s + d for d, s in zip(direct, swept, strict=True))  # s is dense, d perhaps not
-
-    def check_finite(self, name: str, gradients: tuple[Tensor | None, ...], loss: Tensor) -> None:
-        """Refuse a gradient that is infinite or not a number. Makes the host wait for the device.
-
-        Raises:
-            NonFiniteError: Naming the level, its edges, their methods and the norms.
-        """
-        present = [g.coalesce().values() if g.is_sparse else g for g in gradients if g is not None]
-        size = norm(present).item() if present else 0.0
-        value = loss.item()
-        if abs(value) < float("inf") and size < float("inf"):
-            return
-        through = ", ".join(f"{name} -> {m} by {self.hierarchy.method(m)}" for m in self.relations.inside[name])
-        raise NonFiniteError(
-            f"problem '{name}': loss {value:g}, norm of its gradient {size:g}"
-            + (f" (total, through {through})" if through else "")
-            + ". Lower the learning rate, clip (gradient_clipping), or damp the method"
-        )
+            return LevelGradients(direct, direct, None, cotangents)
+        # The swept part is dense, the direct one perhaps not.
+        total = tuple(s if d is None else s + d for d, s in zip(direct, swept, strict=True))
+        return LevelGradients(total, direct, swept, cotangents)
 
     def _refuse_standstill(self, name: str, direct: tuple[Tensor | None, ...]) -> None:
         if all(g is None for g in direct):

@@ -17,7 +17,7 @@ def hypergradient(name: str, levels: Mapping[str, ProblemLevel], gradients: Grad
     """The total gradient of a problem's loss at the current parameters and batches; leaves everything as it was."""
     with untouched(levels.values()):
         loss = levels[name].evaluate({}).loss
-        return filled(gradients.total(name, loss), levels[name].parameters)
+        return filled(gradients.total(name, loss).total, levels[name].parameters)
 
 
 @contextmanager

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 
 from ..hypergrad.hierarchy import Hierarchy
-from ..hypergrad.objective import Objective
 from ..hypergrad.tensors import Tensors
-from ..problems.inner_loop import InnerLoop, Past
+from ..problems.inner_loop import InnerLoop
 from ..problems.level import ProblemLevel
 from ..problems.moment import Moment
 
@@ -20,7 +18,7 @@ def record(hierarchy: Hierarchy, levels: Mapping[str, ProblemLevel], name: str, 
     if loop is not None:
         if loop.over:
             loop.begin()
-        loop.add_batch(past_objective(hierarchy, levels, name, uppers))
+        loop.add_batch(recorded_moment(hierarchy, levels, name, uppers))
 
 
 @contextmanager
@@ -35,29 +33,28 @@ def ending_loops(levels: Mapping[str, ProblemLevel], name: str, lowers: Sequence
             loop.leave(name, before)
 
 
-def past_objective(hierarchy: Hierarchy, levels: Mapping[str, ProblemLevel], name: str, uppers: Sequence[str]) -> Past:
-    """The objective of a problem at its current moment, to be asked for later.
+def recorded_moment(
+    hierarchy: Hierarchy, levels: Mapping[str, ProblemLevel], name: str, uppers: Sequence[str]
+) -> Moment:
+    """The current moment of a problem, with all it takes to look back at its objective later.
 
     Copies the solutions of the problems that will have moved by then. Its uppers will not: an inner loop ends when one
     of them steps.
     """
     moving = [m for m in (*hierarchy.inputs[name], *hierarchy.inside[name]) if m not in uppers]
     values: dict[str, Tensors] = {m: tuple(p.detach().clone() for p in levels[m].parameters) for m in moving}
-    objectives: dict[str, Callable[[Sequence[str]], Objective]] = {}
-    for member in hierarchy.inside[name]:
-        loop = levels[member].loop
-        moment = _kept(levels[member], values, objectives, loop.frozen() if loop is not None else None)
-        objectives[member] = partial(hierarchy.past_objective, member, moment=moment)
+    kept: dict[str, Moment] = {}
+
+    def keep(member: str, loop: InnerLoop | None) -> Moment:
+        if member not in kept:
+            now = levels[member].moment or levels[member].next_moment()
+            inside = {m: keep(m, _frozen(levels[m].loop)) for m in hierarchy.inside[member]}
+            kept[member] = Moment(now.batch, now.random, values, inside, loop)
+        return kept[member]
+
     # Without its own loop so far: each step would hold all those before it, and each of them theirs.
-    moment = _kept(levels[name], values, objectives, None)
-    return lambda inputs, left: hierarchy.past_step(name, inputs, moment, left)
+    return keep(name, None)
 
 
-def _kept(
-    level: ProblemLevel,
-    values: Mapping[str, Tensors],
-    objectives: Mapping[str, Callable[[Sequence[str]], Objective]],
-    loop: InnerLoop | None,
-) -> Moment:
-    now = level.moment or level.next_moment()
-    return Moment(now.batch, now.random, values, objectives, loop)
+def _frozen(loop: InnerLoop | None) -> InnerLoop | None:
+    return loop.frozen() if loop is not None else None

@@ -3,50 +3,57 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import traceback
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..configs.loader import LoadedExperiment, dump
+from ..configs.loader import LoadedExperiment
+from ..configs.schema import Experiment
+from ..configs.yaml_text import write
 from ..hypergrad.errors import ConfigError
+from .atomic import write_text
+from .checkpoints.folder import CheckpointFolder
 from .metrics import plain
+from .run_lock import held
 
 if TYPE_CHECKING:
+    from .audit.report import Audit
     from .engine import Engine
 
 BESIDE = re.compile(r"^([^:]+\.py):\w+$")
+MANY = "sweep.json"
+"""What makes a folder one of many runs."""
 
 
 class RunFolder:
     """Where one run writes.
 
     * ``config.yaml``: every setting, defaults and overrides included, and the Python files that it names. ``multilevel
-      run <folder>/config.yaml`` repeats the run.
-    * ``metrics.jsonl``, ``report.json``: what was measured on the way, and in the end.
+      run <folder>/config.yaml`` repeats the run, ``multilevel resume <folder>`` goes on with it.
+    * ``checkpoints/``: where it can go on from.
+    * ``metrics.jsonl``, ``report.json``: what was measured on the way, and in the end. A run with a report is finished.
+    * ``timing.json``: where the time of each problem went.
     * ``final.pt``: the weights, ``{problem: module.state_dict()}``.
     * ``error.txt``: the traceback of a run that failed.
 
     Args:
         path: The folder; made when the run starts.
-
-    Raises:
-        ConfigError: There is a run in it already.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        if path.exists() and (not path.is_dir() or self.config.exists()):
-            raise ConfigError(f"--run-dir {path}: there is a run in it already; name another folder, or remove it")
 
     @property
     def config(self) -> Path:
-        """The resolved settings."""
+        """The resolved settings. Written last when a run starts, so that a folder with it has everything."""
         return self.path / "config.yaml"
 
     @property
@@ -54,35 +61,173 @@ class RunFolder:
         """The metrics of the run."""
         return self.path / "metrics.jsonl"
 
-    def start(self, loaded: LoadedExperiment) -> None:
-        """Make the folder and write what was asked for.
+    @property
+    def exists(self) -> bool:
+        """Whether there is a run in it."""
+        return self.config.is_file()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run came to its end."""
+        return self._report.is_file()
+
+    @property
+    def checkpoints(self) -> list[Path]:
+        """The checkpoints that the run may go on from, newest first."""
+        return CheckpointFolder(self.path / "checkpoints", keep=1).files()
+
+    @property
+    def report(self) -> dict[str, float]:
+        """The final metrics of a finished run."""
+        return {name: float(value) for name, value in json.loads(self._report.read_text(encoding="utf-8")).items()}
+
+    @property
+    def error(self) -> str | None:
+        """The last line of the traceback of a run that failed."""
+        if not self._error.is_file():
+            return None
+        lines = [line.strip() for line in self._error.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return re.sub(r"^(?:\w+\.)+(\w+: )", r"\1", lines[-1]) if lines else "failed"
+
+    def refuse_taken(self) -> None:
+        """Refuse a folder in which there is something already.
 
         Raises:
-            ConfigError: The folder cannot be made.
+            ConfigError: There is a run in it, or many, or it is a file.
         """
-        try:
+        if self.exists or (self.path / MANY).exists():
+            raise ConfigError(
+                f"--run-dir {self.path}: there is a run in it already; go on with it (--resume auto, or: multilevel "
+                f"resume {self.path}), name another folder, or remove it"
+            )
+        if self.path.exists() and not self.path.is_dir():
+            raise ConfigError(f"--run-dir {self.path}: expected a folder, found a file")
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Make the folder and hold it while the block runs, so that no other process writes into it.
+
+        Raises:
+            ConfigError: Another process holds it, or it cannot be written.
+        """
+        with self._writing():
             self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(f"--run-dir {self.path}: {error}") from error
-        self.config.write_text(dump(loaded.experiment), encoding="utf-8")
-        for file in set(_files_named(loaded.experiment.plain())):
-            copy = self.path / file
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(loaded.folder / file, copy)
+            self._probe()
+        with held(self.path):
+            yield
+
+    def start(self, loaded: LoadedExperiment) -> None:
+        """Write what is asked for into a folder that no run has.
+
+        Raises:
+            ConfigError: It cannot be written.
+        """
+        self.refuse_taken()
+        self._write(loaded)
+
+    def reopen(self, loaded: LoadedExperiment) -> None:
+        """Make ready to go on, under settings that may have changed.
+
+        Raises:
+            ConfigError: It cannot be written.
+        """
+        with self._writing():
+            self._report.unlink(missing_ok=True)  # first: from here on the run is not finished
+            self.forget_error()
+        self._write(loaded)
+
+    def forget_metrics(self) -> None:
+        """Remove what an attempt measured that left no checkpoint."""
+        with self._writing():
+            for name in ("metrics.jsonl", "metrics.csv"):
+                (self.path / name).unlink(missing_ok=True)
+            shutil.rmtree(self.path / "tensorboard", ignore_errors=True)
 
     def save_weights(self, engine: Engine) -> None:
         """Write what was learned."""
-        torch.save({name: p.module.state_dict() for name, p in engine.problems.items()}, self.path / "final.pt")
+        beside = self.path / ".final.pt"
+        torch.save({name: p.module.state_dict() for name, p in engine.problems.items()}, beside)
+        beside.replace(self.path / "final.pt")
+
+    def save_timing(self, engine: Engine) -> None:
+        """Write where the time went."""
+        times = {
+            name: {key: plain(value) for key, value in vars(spent).items()} for name, spent in engine.times.items()
+        }
+        write_text(self.path / "timing.json", json.dumps({"problems": times}, indent=2) + "\n")
 
     def save_report(self, report: Mapping[str, float]) -> None:
-        """Write the final metrics."""
-        (self.path / "report.json").write_text(json.dumps(plain(report), indent=2) + "\n", encoding="utf-8")
+        """Write the final metrics, which makes the run a finished one."""
+        write_text(self._report, json.dumps(plain(report), indent=2) + "\n")
 
-    def fail(self, error: BaseException) -> Path:
-        """Write the traceback of an error and return its file."""
-        path = self.path / "error.txt"
-        path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
-        return path
+    def save_audit(self, audit: Audit) -> None:
+        """Write how the methods compared, beside the run that it is about.
+
+        Raises:
+            ConfigError: It cannot be written.
+        """
+        with self._writing():
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_text(self.path / "audit.json", audit.to_json() + "\n")
+
+    def forget_error(self) -> None:
+        """Remove the traceback of an earlier attempt."""
+        self._error.unlink(missing_ok=True)
+
+    def fail(self, error: BaseException | str) -> Path:
+        """Write the traceback of an error, or what is known of it, and return its file."""
+        text = error if isinstance(error, str) else "".join(traceback.format_exception(error))
+        self._error.write_text(text, encoding="utf-8")
+        return self._error
+
+    @property
+    def _report(self) -> Path:
+        return self.path / "report.json"
+
+    @property
+    def _error(self) -> Path:
+        return self.path / "error.txt"
+
+    def _write(self, loaded: LoadedExperiment) -> None:
+        with self._writing():
+            self.path.mkdir(parents=True, exist_ok=True)
+            for file in set(_files_named(loaded.experiment.plain())):
+                source, copy = loaded.folder / file, self.path / file
+                if source != copy.resolve():
+                    copy.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(source, copy)
+            text = dump(loaded.experiment)
+            if not self.exists or self.config.read_text(encoding="utf-8") != text:
+                write_text(self.config, text)
+
+    def _probe(self) -> None:
+        """Write a file and remove it: a folder may exist and be full, or not ours."""
+        probe = self.path / f".probe.{os.getpid()}"
+        try:
+            write_text(probe, "x" * 4096)
+        finally:
+            probe.unlink(missing_ok=True)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise ConfigError(
+                f"--run-dir {self.path}: cannot be written ({error.strerror or error}); name another folder"
+            ) from error
+
+
+def settings(experiment: Experiment) -> dict[str, Any]:
+    """What a run is, as plain data: its folder is left out, which may be moved."""
+    found = experiment.plain()
+    found["engine"].pop("run_dir", None)
+    return found
+
+
+def dump(experiment: Experiment) -> str:
+    """The YAML of a run, every default written out."""
+    return write(settings(experiment))
 
 
 def timestamped(name: str, parent: Path = Path("runs")) -> Path:

@@ -1,20 +1,22 @@
-"""Running an experiment, once or with several seeds, and saying what came out."""
+"""Running one experiment, or going on with it, and saying what came out."""
 
 from __future__ import annotations
 
-import statistics
+import shlex
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from ..configs.loader import LoadedExperiment, load
+from ..configs.loader import LoadedExperiment
 from ..hypergrad.errors import ConfigError, GraphError, MultilevelError
 from .build import build
 from .callbacks import Callback
 from .callbacks.progress import ProgressBar
-from .loggers.jsonl import MetricsFile
+from .engine import Engine
 from .metrics import scalars
-from .run_folder import RunFolder, timestamped
+from .run_folder import RunFolder
 from .tables import table
 
 Report = dict[str, float]
@@ -24,84 +26,136 @@ class RunFailed(MultilevelError):  # noqa: N818  it names an outcome
     """A run broke off; the traceback is in its folder."""
 
 
-def run_experiment(
-    which: str,
-    overrides: Sequence[str] = (),
-    *,
-    seeds: int | None = None,
-    run_dir: Path | None = None,
-    allow: Iterable[str] = (),
-    quiet: bool = False,
-    say: Callable[[str], object] = print,
-) -> list[Report]:
-    """Run an experiment and say what came out.
+class RunInterrupted(KeyboardInterrupt):
+    """A run was stopped by a signal.
 
     Args:
-        which: A shipped experiment's name, or the path of a YAML file.
-        overrides: ``key.path=value`` each.
-        seeds: Repeat it with so many seeds, counted upward from ``engine.seed`` (0 where there is none).
-        run_dir: Where to write; ``runs/<name>-<time>`` by default. With ``seeds``, the folder of the folders.
+        message: Where it stopped, and how to go on.
+        exit_code: What the process is to end with.
+    """
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What holds for every run of a command.
+
+    Args:
         allow: Packages that the file may import from.
         quiet: No progress bar.
         say: Prints a line.
+    """
+
+    allow: tuple[str, ...] = ()
+    quiet: bool = False
+    say: Callable[[str], object] = print
+
+    def resume_command(self, folder: Path) -> str:
+        """What to type to go on with a run."""
+        flags = [word for package in self.allow for word in ("--allow-import", package)]
+        return shlex.join(["multilevel", "resume", str(folder), *flags])
+
+
+def start(loaded: LoadedExperiment, folder: RunFolder, terms: Terms) -> Report:
+    """Train from the beginning, in a folder that has no run yet.
+
+    Returns:
+        The final metrics.
 
     Raises:
-        ConfigError: The experiment is wrong in some way.
+        ConfigError: The experiment is wrong in some way, or the folder cannot be used.
         GraphError: Its edges are.
         RunFailed: The run broke off.
+        RunInterrupted: Somebody stopped it.
     """
-    allow = tuple(allow)
-    loaded = load(which, overrides)
-    base = run_dir or timestamped(loaded.experiment.name)
-    if seeds is None:
-        report = _run_once(loaded, RunFolder(base), allow=allow, quiet=quiet, say=say)
-        if report:
-            say(table(("metric", "value"), [(name, f"{value:.4g}") for name, value in report.items()]))
-        return [report]
-    first = loaded.experiment.engine.seed or 0
-    folders = {seed: RunFolder(base / f"seed{seed}") for seed in range(first, first + seeds)}
-    reports = [
-        _run_once(load(which, [*overrides, f"engine.seed={seed}"]), folder, allow=allow, quiet=quiet, say=say)
-        for seed, folder in folders.items()
-    ]
-    say(_summary(reports))
-    return reports
+    folder.refuse_taken()
+    engine = _engine(loaded, folder, terms)
+    with folder.held():  # only now: bad input leaves no folder behind
+        folder.start(loaded)
+        return _train(engine, loaded, folder, terms)
 
 
-def _run_once(
-    loaded: LoadedExperiment, folder: RunFolder, *, allow: Sequence[str], quiet: bool, say: Callable[[str], object]
-) -> Report:
-    callbacks: list[Callback] = [MetricsFile(folder.metrics)]
-    if not quiet:
-        callbacks.append(ProgressBar(loaded.experiment.name))
-    engine = build(loaded, allow=allow, callbacks=callbacks)
-    folder.start(loaded)  # only now: bad input leaves no folder behind
-    start = time.perf_counter()
-    try:
+def go_on(loaded: LoadedExperiment, folder: RunFolder, terms: Terms) -> Report:
+    """Train on from the newest good checkpoint of a folder; from the beginning where it has none.
+
+    Args:
+        loaded: The settings from here on; they are written into the folder.
+        folder: Its folder.
+        terms: What holds for every run.
+
+    Returns:
+        The final metrics.
+
+    Raises:
+        ConfigError: The settings do not fit the checkpoint, or another process is at work in the folder.
+        GraphError: The edges are wrong.
+        RunFailed: The run broke off.
+        RunInterrupted: Somebody stopped it.
+    """
+    with folder.held():
+        engine = _engine(loaded, folder, terms)
+        step = engine.resume()
+        folder.reopen(loaded)
+        if step is None:
+            folder.forget_metrics()
+            terms.say(f"{folder.path}: no checkpoint yet: starting at step 0")
+        else:
+            terms.say(f"{folder.path}: resumed at step {step} of {engine.config.train_iters}")
+        return _train(engine, loaded, folder, terms)
+
+
+def report_table(report: Report) -> str:
+    """The final metrics of one run."""
+    return table(("metric", "value"), [(name, f"{value:.4g}") for name, value in report.items()])
+
+
+def _engine(loaded: LoadedExperiment, folder: RunFolder, terms: Terms) -> Engine:
+    bar: list[Callback] = [] if terms.quiet else [ProgressBar(loaded.experiment.name)]
+    return build(loaded, allow=terms.allow, callbacks=bar, run_dir=folder.path)
+
+
+def _train(engine: Engine, loaded: LoadedExperiment, folder: RunFolder, terms: Terms) -> Report:
+    first, began = engine.step_count, time.perf_counter()
+    with _endings(engine, folder, terms):
         engine.run()
-        seconds = time.perf_counter() - start
+        seconds = time.perf_counter() - began
         folder.save_weights(engine)  # before the report, whose code may fail
+        folder.save_timing(engine)
         report = scalars(engine.report(folder.path))
         folder.save_report(report)
-    except (ConfigError, GraphError) as error:
-        folder.fail(error)
-        raise
-    except KeyboardInterrupt:
-        say(f"interrupted at step {engine.step_count}; what was measured is in {folder.metrics}")
-        raise
-    except Exception as error:
-        log = folder.fail(error)
-        raise RunFailed(f"step {engine.step_count}: {type(error).__name__}: {error}\ntraceback: {log}") from error
     seed = loaded.experiment.engine.seed
     seeded = "" if seed is None else f", seed {seed}"
-    say(f"{loaded.experiment.name}{seeded}: {engine.step_count} steps in {seconds:.1f} s, in {folder.path}")
+    steps = f"steps {first + 1} to {engine.step_count}" if first else f"{engine.step_count} steps"
+    terms.say(f"{loaded.experiment.name}{seeded}: {steps} in {seconds:.1f} s, in {folder.path}")
     return report
 
 
-def _summary(reports: Sequence[Report]) -> str:
-    rows = []
-    for name in dict.fromkeys(name for report in reports for name in report):
-        values = [report[name] for report in reports if name in report]
-        spread = f" ± {statistics.stdev(values):.2g}" if len(values) > 1 else ""
-        rows.append((name, f"{statistics.fmean(values):.4g}{spread}"))
-    return table(("metric", f"mean ± std of {len(reports)} seeds"), rows)
+@contextmanager
+def _endings(engine: Engine, folder: RunFolder, terms: Terms) -> Iterator[None]:
+    """Turn what ends a run early into what to tell the user, and how to go on."""
+    try:
+        yield
+    except (ConfigError, GraphError) as error:
+        folder.fail(error)
+        raise
+    except KeyboardInterrupt as stop:
+        raise RunInterrupted(
+            f"interrupted at step {engine.step_count}; {_how_to_go_on(folder, terms)}", getattr(stop, "exit_code", 130)
+        ) from stop
+    except Exception as error:
+        log = folder.fail(error)
+        further = f"\n{_how_to_go_on(folder, terms)}" if folder.checkpoints else ""
+        raise RunFailed(
+            f"step {engine.step_count}: {type(error).__name__}: {error}\ntraceback: {log}{further}"
+        ) from error
+
+
+def _how_to_go_on(folder: RunFolder, terms: Terms) -> str:
+    command = terms.resume_command(folder.path)
+    if not folder.checkpoints:
+        return f"there is no checkpoint; start again with: {command}"
+    step = int(folder.checkpoints[0].stem.rpartition("-")[2])
+    return f"go on from step {step} with: {command}"

@@ -40,6 +40,10 @@ class Schedule:
         """A problem took a level step: its lowers must report anew."""
         self._waiting[name] = set(self._graph.lowers(name))
 
+    def warmed_up(self, name: str) -> bool:
+        """Whether the problem's last optimizer step was the last of its warm-up."""
+        return self._steps[name] == self._config[name].warmup_steps > 0
+
     def stepped(self, name: str) -> None:
         """A problem's optimizer stepped: perhaps its inner loop is complete."""
         self._steps[name] += 1
@@ -60,3 +64,9 @@ class Schedule:
         self._steps = dict(state["steps"])
         self._waiting = {name: set(lowers) for name, lowers in state["waiting"].items()}
         self._starting = dict(state["starting"])
+
+
+def start_inner_loop(problem: Problem) -> None:
+    """Begin an inner loop: tell the problem, and let it go to its initial parameters."""
+    problem.on_inner_loop_start()
+    problem.level.start_inner_loop()

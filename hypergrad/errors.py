@@ -27,6 +27,14 @@ class NonFiniteError(MultilevelError, ArithmeticError):
     """A loss, a gradient or a hypergradient is infinite or not a number."""
 
 
+class CheckpointError(MultilevelError, RuntimeError):
+    """A checkpoint is damaged, foreign, or of another hierarchy."""
+
+
+class CheckpointWarning(UserWarning):
+    """A checkpoint could not be written or read, or will not lead to exactly the same run; the run goes on."""
+
+
 class NumericsWarning(UserWarning):
     """A hypergradient was computed, but an assumption of its method does not hold."""
 

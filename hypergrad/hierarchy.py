@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from torch import Tensor
@@ -45,8 +45,8 @@ class Moment(Protocol):
         """Solutions of levels that have moved since."""
 
     @property
-    def objectives(self) -> Mapping[str, Callable[[Sequence[str]], Objective]]:
-        """The objectives of the levels that responded inside, as they were: given the names of their inputs."""
+    def members(self) -> Mapping[str, Moment]:
+        """The moments of the levels that responded inside."""
 
 
 class Hierarchy:
@@ -170,7 +170,7 @@ class Hierarchy:
             inputs = [i for i in self._arguments(name, member) if i in values]
             flat = tuple(tensor for i in inputs for tensor in values[i])
             level = self.levels[member]
-            objective = self.objective(member, inputs) if moment is None else moment.objectives[member](inputs)
+            objective = self._objective(member, inputs, None if moment is None else moment.members[member])
             solution = level.parameters if moment is None else moment.values[member]
             values[member] = respond(self.method(member), objective, solution, flat)
 

@@ -14,8 +14,8 @@ from .linearization import evaluate
 from .moving import moved, recorded
 from .objective import Objective
 from .tape import Step, Tape
-from .tensors import Tensors, dot, filled, norm, subtract, zeros_like
-from .update_rules import ParameterState, safe_sqrt
+from .tensors import Tensors, filled, norm, subtract, zeros_like
+from .update_rules import ParameterState
 from .updates import differentiable_state, with_differentiable_state
 
 
@@ -63,8 +63,7 @@ def advance(tape: Tape, step: Step, point: Point, inputs: Tensors, *, create_gra
     with torch.set_grad_enabled(create_graph):
         solution = _aliases(point.solution) if create_graph else _leaves(point.solution)
         gradient = _gradient(step, solution, inputs, create_graph)
-        if step.clipping > 0:
-            gradient = _clipped(gradient, step.clipping)
+        gradient = step.clipping(gradient)
         start = solution if create_graph else point.solution
         return Point(*tape.rule(start, gradient, point.states, step.groups))
 
@@ -148,16 +147,6 @@ def _gradient(step: Step, solution: Tensors, inputs: Tensors, create_graph: bool
         total = [g if t is None else t if g is None else t + g for t, g in zip(total, gradients, strict=True)]
     count = len(step.objectives)
     return tuple(total) if count == 1 else tuple(None if t is None else t / count for t in total)
-
-
-def _clipped(gradient: Sequence[Tensor | None], largest: float) -> tuple[Tensor | None, ...]:
-    """As torch.nn.utils.clip_grad_norm_, differentiably: the norm's root has no derivative at zero."""
-    present = tuple(g for g in gradient if g is not None)
-    if not present:
-        return tuple(gradient)
-    total = safe_sqrt(dot(present, present))
-    factor = torch.clamp(largest / (total + 1e-6), max=1.0)
-    return tuple(None if g is None else g * factor for g in gradient)
 
 
 def _leaves(tensors: Sequence[Tensor]) -> Tensors:

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 import torch
+from typing_extensions import Self
 
 
 class RandomState:
@@ -32,7 +33,7 @@ class RandomState:
         if self._host is not None:
             numpy_state, python_state = self._host
             if numpy_state is not None:
-                sys.modules["numpy"].random.set_state(numpy_state)
+                _numpy_random().set_state(numpy_state)
             random.setstate(python_state)
 
     def is_current(self) -> bool:
@@ -49,11 +50,38 @@ class RandomState:
             return False
         return self._host[1] != random.getstate() or _differ(self._host[0], _numpy_state())
 
+    def state_dict(self) -> dict[str, Any]:
+        """The states as tensors, numbers and tuples."""
+        numpy_state, python_state = self._host if self._host is not None else (None, None)
+        if numpy_state is not None:
+            kind, key, *rest = numpy_state
+            numpy_state = (kind, torch.from_numpy(key.astype("int64")), *rest)
+        return {"torch": self._torch, "device": self._on_device, "numpy": numpy_state, "python": python_state}
+
+    @classmethod
+    def from_state_dict(cls, state: dict[str, Any], device: torch.device) -> Self:
+        """What :meth:`state_dict` was taken of; the device's generator only where it is of the same kind."""
+        new = cls.__new__(cls)
+        new._torch, new._on_device = state["torch"], state["device"]
+        new._device = device if device.type == "cuda" and state["device"] is not None else None
+        numpy_state = state["numpy"]
+        if numpy_state is not None:
+            kind, key, *rest = numpy_state
+            numpy_state = (kind, key.numpy().astype("uint32"), *rest)
+        new._host = (numpy_state, state["python"]) if state["python"] is not None else None
+        return new
+
+
+def _numpy_random() -> Any:
+    # A checkpoint may have numpy's state where this process did not import it yet.
+    import numpy as np
+
+    return np.random
+
 
 def _numpy_state() -> Any:
     # torch runs without numpy: a program that did not import it draws nothing from it.
-    numpy = sys.modules.get("numpy")
-    return numpy.random.get_state() if numpy is not None else None
+    return sys.modules["numpy"].random.get_state() if "numpy" in sys.modules else None
 
 
 def _differ(before: Any, now: Any) -> bool:

@@ -8,10 +8,13 @@ from dataclasses import dataclass, field
 from torch import Tensor
 from torch.optim import Optimizer
 
+from .clipping import Clipping
 from .objective import Objective
 from .tensors import Tensors
 from .update_rules import Options, ParameterState
 from .updates import UpdateRule, group_options, optimizer_states, update_rule
+
+NO_CLIPPING = Clipping()
 
 
 @dataclass(frozen=True)
@@ -24,12 +27,12 @@ class Step:
             had then), as a function of the same inputs as the best response.
         groups: The options of each of the optimizer's parameter groups at that moment (a schedule changes them),
             without the key ``"params"``.
-        clipping: Largest gradient norm, 0 for no clipping.
+        clipping: What was done to the gradient.
     """
 
     objectives: tuple[Objective, ...]
     groups: tuple[Options, ...]
-    clipping: float = 0.0
+    clipping: Clipping = NO_CLIPPING
 
 
 @dataclass
@@ -65,6 +68,6 @@ class Tape:
         start = tuple(p.detach().clone() for p in parameters)
         return cls(start, optimizer_states(optimizer, parameters), rule, initial)
 
-    def record(self, optimizer: Optimizer, objectives: Sequence[Objective], clipping: float = 0.0) -> None:
+    def record(self, optimizer: Optimizer, objectives: Sequence[Objective], clipping: Clipping = NO_CLIPPING) -> None:
         """Note a step; call it before the optimizer and its scheduler step."""
         self.steps.append(Step(tuple(objectives), group_options(optimizer), clipping))

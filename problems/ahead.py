@@ -8,6 +8,8 @@ from typing import Any
 import torch
 
 from ..hypergrad.replay import RandomState
+from .packing import pack, unpack
+from .to_device import to_device
 
 
 class Ahead:
@@ -41,3 +43,21 @@ class Ahead:
         if before.is_current():
             after.restore()
         return batch
+
+    def state_dict(self) -> dict[str, Any] | None:
+        """What is kept, as data.
+
+        Raises:
+            PackingError: The batch cannot be written.
+        """
+        if self._kept is None:
+            return None
+        batch, before, after = self._kept
+        return {"batch": pack(batch), "before": before.state_dict(), "after": after.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any] | None, device: torch.device) -> None:
+        """Take up what :meth:`state_dict` returned."""
+        self._kept = None
+        if state is not None:
+            before, after = (RandomState.from_state_dict(state[key], device) for key in ("before", "after"))
+            self._kept = to_device(unpack(state["batch"]), device), before, after

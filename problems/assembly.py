@@ -46,6 +46,8 @@ def assemble(problem: Problem, device: torch.device | None) -> tuple[Tensor, ...
         )
     if problem.train_data_loader is None:
         problem.train_data_loader = problem.configure_train_data_loader()
+    if problem.validation_data_loader is None:
+        problem.validation_data_loader = problem.configure_validation_data_loader()
     parameters = tuple(problem.trainable_parameters())
     _check_parameters(problem, parameters)
     return parameters

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import copy
-from collections import UserDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
 
-from ..hypergrad.errors import ConfigError, ProblemError
+from ..hypergrad.errors import ConfigError
 from ..hypergrad.replay import RandomState
 from .ahead import Ahead
+from .source import Source
+from .to_device import to_device
 
 
 class Batches:
@@ -35,16 +33,15 @@ class Batches:
     """
 
     def __init__(self, owner: str, loader: Any, on_epoch: Callable[[], None]) -> None:
-        self.loaders: tuple[Any, ...] = loader if isinstance(loader, tuple) else (loader,)
+        if isinstance(loader, tuple) and not loader:
+            raise ConfigError(f"problem '{owner}': train_data_loader is an empty tuple")
         self._several = isinstance(loader, tuple)
-        self._owner = owner
+        first, *others = loader if self._several else (loader,)
+        self._sources = [Source(owner, first, self._epoch_ended, optional=not self._several), *(Source(owner, other) for other in others)]
         self._on_epoch = on_epoch
         self.epoch = 0
         self.position = 0
-        self._iterators: list[Iterator[Any] | None] = [None] * len(self.loaders)
         self._ahead = Ahead()
-        if loader is not None:
-            self._refuse_unusable()
 
     def draw(self, device: torch.device) -> Any:
         """The next batch, moved to ``device`` whole."""
@@ -54,137 +51,59 @@ class Batches:
 
     def peek(self, device: torch.device) -> Any:
         """The batch that :meth:`draw` will return, without moving on."""
-        unstarted = not self._ahead and all(iterator is None for iterator in self._iterators)
-        if unstarted and all(map(_can_be_shown, self.loaders)):
+        unstarted = not self._ahead and not any(source.started for source in self._sources)
+        if unstarted and all(source.can_be_shown for source in self._sources):
             # Throw-away iterators under the same random numbers show the same batch.
-            with _undrawn(self.loaders, device):
-                parts = [None if loader is None else next(iter(loader)) for loader in self.loaders]
+            with _undrawn(self._sources, device):
+                parts = [None if s.loader is None else next(iter(s.loader)) for s in self._sources]
         else:
             parts = self._ahead.look(self._next_parts, device)
         return self._batch(parts, device)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position in every loader, and a batch that was looked at ahead of its time.
+
+        Raises:
+            PackingError: That batch cannot be written.
+        """
+        sources = [source.state_dict() for source in self._sources]
+        return {"epoch": self.epoch, "position": self.position, "sources": sources, "ahead": self._ahead.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+        """Go to the position that :meth:`state_dict` returned; random numbers stay as they are.
+
+        Raises:
+            ProblemError: The data ends before it.
+        """
+        random = RandomState(device, host=True)
+        try:
+            for source, kept in zip(self._sources, state["sources"], strict=True):
+                source.load_state_dict(kept)
+        finally:
+            random.restore()
+        self.epoch, self.position = state["epoch"], state["position"]
+        self._ahead.load_state_dict(state["ahead"], device)
 
     def _batch(self, parts: list[Any], device: torch.device) -> Any:
         return to_device(tuple(parts) if self._several else parts[0], device)
 
     def _next_parts(self) -> list[Any]:
-        return [self._next(i) for i in range(len(self.loaders))]
+        return [source.next() for source in self._sources]
 
-    def _next(self, i: int) -> Any:
-        loader = self.loaders[i]
-        if loader is None:
-            return None
-        iterator = self._iterators[i]
-        if iterator is None:
-            iterator = self._iterators[i] = iter(loader)
-        try:
-            return next(iterator)
-        except StopIteration:
-            return self._start_over(i)
-
-    def _start_over(self, i: int) -> Any:
-        if i == 0:
-            self.epoch += 1
-            self.position = 0
-            self._on_epoch()
-        iterator = self._iterators[i] = iter(self.loaders[i])
-        try:
-            return next(iterator)
-        except StopIteration:
-            raise ProblemError(
-                f"problem '{self._owner}': its data ended and cannot start over: iterating it again gives no batch. "
-                "Pass something that can be iterated more than once (a list, a DataLoader), not a generator"
-            ) from None
-
-    def _refuse_unusable(self) -> None:
-        if not self.loaders:
-            raise ConfigError(f"problem '{self._owner}': train_data_loader is an empty tuple")
-        for loader in self.loaders:
-            if not isinstance(loader, Iterable):
-                raise ConfigError(
-                    f"problem '{self._owner}': train_data_loader must be an iterable of batches (a DataLoader, a "
-                    f"list), or a tuple of several, got {type(loader).__name__}"
-                )
-            if _is_empty(loader):
-                raise ConfigError(f"problem '{self._owner}': train_data_loader is empty")
-
-
-def _is_empty(loader: Any) -> bool:
-    try:
-        return len(loader) == 0
-    except TypeError:  # a DataLoader over an iterable dataset has a __len__ that raises
-        return False
-
-
-def _can_be_shown(loader: Any) -> bool:
-    """Whether a second iterator gives the same batches under the same random numbers."""
-    if isinstance(loader, DataLoader):
-        return not isinstance(loader.dataset, IterableDataset)
-    return loader is None or isinstance(loader, Sequence)
+    def _epoch_ended(self) -> None:
+        self.epoch += 1
+        self.position = 0
+        self._on_epoch()
 
 
 @contextmanager
-def _undrawn(loaders: Iterable[Any], device: torch.device) -> Iterator[None]:
+def _undrawn(sources: Iterable[Source], device: torch.device) -> Iterator[None]:
     """Put random numbers back, those of the loaders' own generators too."""
     state = RandomState(device, host=True)
-    own = {id(g): (g, g.get_state()) for loader in loaders for g in _generators(loader)}
+    own = [(g, g.get_state()) for source in sources for g in source.generators()]
     try:
         yield
     finally:
         state.restore()
-        for generator, before in own.values():
+        for generator, before in own:
             generator.set_state(before)
-
-
-def _generators(loader: Any) -> Iterator[torch.Generator]:
-    """The generators of its own that a DataLoader (or its samplers) draws from."""
-    for part in (loader, getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)):
-        generator = getattr(part, "generator", None)
-        if isinstance(generator, torch.Generator):
-            yield generator
-    inner = getattr(getattr(loader, "batch_sampler", None), "sampler", None)
-    if isinstance(getattr(inner, "generator", None), torch.Generator):
-        yield inner.generator  # type: ignore[union-attr]
-
-
-def to_device(batch: Any, device: torch.device) -> Any:
-    """Move every tensor of a batch, however nested, and keep the containers' types.
-
-    Tensors, tuples, named tuples, lists, mappings (``UserDict`` too, hence Hugging Face encodings) and anything else
-    with a ``to`` method are moved; other values are returned as they are.
-    """
-    if isinstance(batch, Tensor):
-        # Only towards a device: a copy to the host that nobody waits for is read before it is there.
-        return batch.to(device, non_blocking=device.type != "cpu")
-    if isinstance(batch, (str, bytes)) or batch is None:
-        return batch
-    if isinstance(batch, tuple) and not hasattr(batch, "to"):  # a PackedSequence knows what must stay on the host
-        parts = [to_device(part, device) for part in batch]
-        return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)
-    if isinstance(batch, list):
-        parts = [to_device(part, device) for part in batch]
-        return parts if type(batch) is list else _same_list(batch, parts)
-    if isinstance(batch, UserDict):
-        moved = copy.copy(batch)
-        moved.data = {key: to_device(value, device) for key, value in batch.data.items()}
-        return moved
-    if isinstance(batch, Mapping):
-        items = {key: to_device(value, device) for key, value in batch.items()}
-        return items if type(batch) is dict else _same_mapping(batch, items)
-    to = getattr(batch, "to", None)
-    return to(device) if callable(to) else batch
-
-
-def _same_list(batch: list[Any], parts: list[Any]) -> list[Any]:
-    moved = copy.copy(batch)
-    moved[:] = parts
-    return moved
-
-
-def _same_mapping(batch: Mapping[Any, Any], items: dict[Any, Any]) -> Any:
-    try:
-        moved = copy.copy(batch)
-        for key, value in items.items():
-            moved[key] = value  # type: ignore[index]
-    except TypeError:  # a read-only view, for example
-        return items
-    return moved

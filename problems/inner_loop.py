@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ..hypergrad.hierarchy import Values
-from ..hypergrad.objective import Objective
+from ..hypergrad.clipping import Clipping
+from ..hypergrad.errors import ProblemError
+from ..hypergrad.hierarchy import Hierarchy, Values
+from ..hypergrad.precision import like
 from ..hypergrad.tape import Step, Tape
 from ..hypergrad.tensors import Tensors
+from .moment import Moment
+from .moment_state import moment_from_state, moment_state
 
 if TYPE_CHECKING:
     from .problem import Problem
 
-Past = Callable[[Sequence[str], Values], Objective]
-"""The objective at a past moment, given the names of its inputs and the values that some of them had then."""
 Initial = Callable[[Sequence[str], Values], Callable[[Tensors], Tensors]]
-"""The starting point as a function of inputs, given likewise."""
+"""The starting point as a function of inputs, given their names and the values that some of them had then."""
 
 
 class InnerLoop:
@@ -37,26 +39,37 @@ class InnerLoop:
     def __init__(self, problem: Problem, parameters: Tensors) -> None:
         self._problem = problem
         self._parameters = parameters
+        config = problem.config
+        self._clipping = Clipping(config.gradient_clipping, config.gradient_clipping_by)
         self.begin()
 
     def begin(self, initial: Initial | None = None) -> None:
         """Forget the past: the loop starts at the current parameters."""
         self.over = False
-        self._batches: list[Past] = []
-        self._steps: list[tuple[Past, ...]] = []
+        self._batches: list[Moment] = []
+        self._steps: list[tuple[Moment, ...]] = []
         self._left: dict[str, Tensors] = {}
         self._initial = initial
         self._tape = Tape.begin(self._problem.optimizer, self._parameters)
 
-    def add_batch(self, past: Past) -> None:
-        """Note the objective of one batch."""
-        self._batches.append(past)
+    def add_batch(self, moment: Moment) -> None:
+        """Note one batch, and what it takes to look back at it."""
+        self._batches.append(moment)
 
     def add_step(self) -> None:
         """Note that the optimizer is about to step on the batches since its last step."""
-        self._tape.record(self._problem.optimizer, (), self._problem.config.gradient_clipping)
+        self._tape.record(self._problem.optimizer, (), self._clipping)
         self._steps.append(tuple(self._batches))
         self._batches = []
+
+    def drop_batch(self) -> None:
+        """Forget the batch that was noted last: it was left out."""
+        self._batches.pop()
+
+    def drop_step(self) -> None:
+        """Forget the step that was noted last: it was not taken."""
+        self._tape.steps.pop()
+        self._steps.pop()
 
     def leave(self, upper: str, parameters: Tensors) -> None:
         """End the loop because an upper moved, from the given parameters on; it can still be looked back at."""
@@ -71,11 +84,52 @@ class InnerLoop:
         copy._tape = dataclasses.replace(self._tape, steps=list(self._tape.steps))
         return copy
 
+    def become(self, other: InnerLoop) -> None:
+        """Go on from another recording of the same problem's inner loop."""
+        self.__dict__.update(other.frozen().__dict__)
+
     def tape(self, inputs: Sequence[str]) -> Tape:
         """The tape as a function of the parameters of ``inputs``."""
+        name, hierarchy = self._problem.name, self._hierarchy()
         steps = [
-            Step(tuple(past(inputs, self._left) for past in batches), step.groups, step.clipping)
+            dataclasses.replace(
+                step, objectives=tuple(hierarchy.past_step(name, inputs, moment, self._left) for moment in batches)
+            )
             for batches, step in zip(self._steps, self._tape.steps, strict=True)
         ]
         initial = self._initial(inputs, self._left) if self._initial is not None else None
         return dataclasses.replace(self._tape, steps=steps, initial=initial)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The recorded steps, as data."""
+        return {
+            "over": self.over,
+            "batches": [moment_state(moment) for moment in self._batches],
+            "steps": [[moment_state(moment) for moment in batches] for batches in self._steps],
+            "left": dict(self._left),
+            "initial": self._initial is not None,
+            "start": self._tape.start,
+            "optimizer": self._tape.optimizer_state,
+            "groups": [step.groups for step in self._tape.steps],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what :meth:`state_dict` returned."""
+        level = self._problem.level
+        self.begin(level.initial_given if state["initial"] else None)
+        self.over = state["over"]
+        self._batches = [moment_from_state(m, level) for m in state["batches"]]
+        self._steps = [tuple(moment_from_state(m, level) for m in batches) for batches in state["steps"]]
+        self._left = {name: like(values, level.other(name).parameters) for name, values in state["left"].items()}
+        self._tape.start = like(state["start"], self._parameters)
+        self._tape.optimizer_state = tuple(
+            {key: value.to(p.device) if hasattr(value, "to") and value.dim() else value for key, value in kept.items()}
+            for kept, p in zip(state["optimizer"], self._parameters, strict=True)
+        )
+        self._tape.steps = [Step((), tuple(groups), self._clipping) for groups in state["groups"]]
+
+    def _hierarchy(self) -> Hierarchy:
+        hierarchy = self._problem.level.hierarchy
+        if hierarchy is None:
+            raise ProblemError(f"problem '{self._problem.name}': its inner loop was recorded outside of an engine")
+        return hierarchy

@@ -21,6 +21,7 @@ from .ahead import Ahead
 from .assembly import assemble, check_initial
 from .batches import Batches
 from .inner_loop import InnerLoop
+from .level_state import load_position, load_training_state, position, training_state
 from .losses import read_loss
 from .moment import Moment
 from .sampling import Choice, sampled_so_far, sampling
@@ -30,6 +31,8 @@ from .update import Update
 
 if TYPE_CHECKING:
     from .problem import Problem
+
+PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class ProblemLevel:
@@ -45,10 +48,14 @@ class ProblemLevel:
         update: The optimizer step.
         moment: The last training evaluation; ``None`` before the first.
         loop: The inner loop since the uppers last moved, where the method differentiates it.
+        ahead: What the problem's own ``get_batch`` gave ahead of its time.
+        host_random: Whether the problem draws from numpy's or Python's generator; ``None`` before that is known.
+        memory: What the method remembers from one upper step to the next.
     """
 
     def __init__(self, problem: Problem, device: torch.device | None = None) -> None:
         self._problem = problem
+        self.name = problem.name
         self.parameters: Tensors = assemble(problem, device)
         self.batches = Batches(problem.name, problem.train_data_loader, problem.epoch_callback)
         self.moment: Moment | None = None
@@ -59,8 +66,8 @@ class ProblemLevel:
         self._scoring = Scoring(problem)
         self._slots = Slots(problem.name, problem.module, self.parameters)
         self._buffers: Buffers | None = None
-        self._host_random: bool | None = None
-        self._ahead = Ahead()
+        self.host_random: bool | None = None
+        self.ahead = Ahead()
 
     @property
     def method(self) -> Method:
@@ -74,8 +81,8 @@ class ProblemLevel:
 
     def next_moment(self) -> Moment:
         """Draw a batch and remember it as the current one."""
-        batch = self._ahead.take(self._problem.get_batch)
-        self.moment = Moment(batch, RandomState(self.parameters[0].device, host=self._host_random is not False))
+        batch = self.ahead.take(self._problem.get_batch)
+        self.moment = Moment(batch, RandomState(self.parameters[0].device, host=self.host_random is not False))
         return self.moment
 
     def upcoming_moment(self, stream: int = 0) -> Moment:
@@ -89,7 +96,7 @@ class ProblemLevel:
             batch = self.batches.peek(device)
         else:
             # A get_batch() of the user's own cannot be taken back: what it gives waits for the next step.
-            batch = self._ahead.look(self._problem.get_batch, device)
+            batch = self.ahead.look(self._problem.get_batch, device)
         now = RandomState(device, host=True)
         if stream:
             reseed(-stream, device)  # an evaluation's draws are the streams above zero
@@ -101,8 +108,8 @@ class ProblemLevel:
         """Evaluate the loss for training, at the live parameters: buffers and random numbers move on."""
         with self.precision(), sampling(self._problem) as choices:
             result = self._problem.training_step(moment.batch)
-        if self._host_random is None:
-            self._host_random = moment.random.host_moved()
+        if self.host_random is None:
+            self.host_random = moment.random.host_moved()
         evaluation, metrics = self._read(result, choices)
         return self._scoring.own_gradient(evaluation, choices, rewarded="reward" in metrics), metrics
 
@@ -114,7 +121,7 @@ class ProblemLevel:
             with torch.no_grad():
                 torch._foreach_copy_(self.parameters, tuple(t.detach() for t in initial))
         if self.loop is not None:
-            self.loop.begin(self._initial_given if initial is not None else None)
+            self.loop.begin(self.initial_given if initial is not None else None)
 
     def evaluate(self, values: Mapping[str, Tensors], moment: Any = None, *, draw: int | None = None) -> Evaluation:
         """The loss with other tensors in place of some problems' parameters; nothing else changes, or notices.
@@ -126,7 +133,12 @@ class ProblemLevel:
                 differentiate, with the choices that it made.
         """
         moment = moment or self.moment or self.next_moment()
-        with self._untraced(moment), self.substituted(values), self.precision(), sampling(self._problem) as choices:
+        with (
+            self._untraced(moment),
+            self.substituted(values),
+            self.precision(evaluating=True),
+            sampling(self._problem) as choices,
+        ):
             if draw:
                 reseed(draw, self.parameters[0].device)
             result = self._problem.training_step(moment.batch)
@@ -172,38 +184,41 @@ class ProblemLevel:
                 )
         return hierarchy.linearize(name, [p.name for p in uppers])
 
-    def precision(self) -> Any:
-        """The context in which ``training_step`` runs."""
-        if self._problem.config.precision == "fp32":
+    def precision(self, *, evaluating: bool = False) -> Any:
+        """The context in which ``training_step`` runs.
+
+        Args:
+            evaluating: For a derivative of the best response. Nothing scales that loss, and its second derivatives
+                would underflow in ``fp16``: they are taken in full precision.
+        """
+        kind = "fp32" if evaluating and self._problem.config.precision == "fp16" else self._problem.config.precision
+        if kind == "fp32":
             return nullcontext()
         # No cache of casts: one made while gradients are off would cut the graph of an evaluation inside another.
-        return torch.autocast(self.parameters[0].device.type, torch.bfloat16, cache_enabled=False)
+        return torch.autocast(self.parameters[0].device.type, PRECISIONS[kind], cache_enabled=False)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that training changes."""
-        problem = self._problem
-        return {
-            "module": problem.module.state_dict(),
-            "optimizer": problem.optimizer.state_dict(),
-            "scheduler": problem.scheduler.state_dict() if problem.scheduler is not None else None,
-            "update": self.update.state_dict(),
-            "memory": dict(self.memory),
-            "count": problem.count,
-        }
+        return {"training": training_state(self._problem), "position": position(self)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what :meth:`state_dict` returned."""
-        problem = self._problem
-        problem.module.load_state_dict(state["module"])
-        problem.optimizer.load_state_dict(state["optimizer"])
-        if problem.scheduler is not None:
-            problem.scheduler.load_state_dict(state["scheduler"])
-        self.update.load_state_dict(state["update"])
-        self.memory.clear()
-        self.memory.update(state["memory"])
-        problem.count = state["count"]
+        """Take up what :meth:`state_dict` returned; random numbers stay as they are."""
+        load_training_state(self._problem, state["training"])
+        load_position(self, state["position"])
 
-    def _initial_given(self, inputs: Sequence[str], left: Values) -> Callable[[Tensors], Tensors]:
+    def other(self, name: str) -> ProblemLevel:
+        """The level of that name in the same engine."""
+        levels = self.hierarchy.levels if self.hierarchy is not None else {}
+        found = levels.get(name)
+        return found if isinstance(found, ProblemLevel) else self._problem.reachable[name].level
+
+    def loop_from_state(self, state: dict[str, Any]) -> InnerLoop:
+        """An inner loop of this problem, as it was."""
+        loop = InnerLoop(self._problem, self.parameters)
+        loop.load_state_dict(state)
+        return loop
+
+    def initial_given(self, inputs: Sequence[str], left: Values) -> Callable[[Tensors], Tensors]:
         """The initial parameters as a function of the parameters of ``inputs``."""
 
         def function(flat: Tensors) -> Tensors:
@@ -239,7 +254,7 @@ class ProblemLevel:
         """Replay the random numbers of a moment on private buffers."""
         if self._buffers is None:
             self._buffers = Buffers([p.module for p in self._problem.reachable.values()])
-        random = RandomState(self.parameters[0].device, host=self._host_random is not False)
+        random = RandomState(self.parameters[0].device, host=self.host_random is not False)
         originals = self._buffers.detach()
         moment.random.restore()
         try:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ..hypergrad.objective import Objective
 from ..hypergrad.replay import RandomState
 from ..hypergrad.tensors import Tensors
 
@@ -23,12 +22,12 @@ class Moment:
         random: The random numbers that were about to come.
         values: Solutions of the problems around it that will have moved when the moment is looked back at. Recorded
             only for inner loops that are differentiated, like what follows.
-        objectives: The objectives of the problems that responded inside its own, as they were.
+        members: The moments of the problems that responded inside its objective.
         loop: Its own inner loop as it was.
     """
 
     batch: Any
     random: RandomState
     values: Mapping[str, Tensors] = field(default_factory=dict)
-    objectives: Mapping[str, Callable[[Sequence[str]], Objective]] = field(default_factory=dict)
+    members: Mapping[str, Moment] = field(default_factory=dict)
     loop: InnerLoop | None = None

@@ -17,13 +17,15 @@ from ..hypergrad.errors import ConfigError
 from ..hypergrad.linearization import Linearization
 from ..hypergrad.method import Method
 from ..hypergrad.tensors import Tensors
+from .hooks import Hooks
 from .level import ProblemLevel
 from .neighbours import check_name, missing_attribute
+from .packing import pack, unpack
 from .processes import mean_over_processes
 from .sampling import Choice, sample
 
 
-class Problem(ABC):
+class Problem(Hooks, ABC):
     """One optimization problem: parameters, data, a loss, an optimizer, and neighbours above and below.
 
     Each part is a constructor argument, or comes from the ``configure_*`` method of the same name, called once when an
@@ -41,6 +43,7 @@ class Problem(ABC):
         scheduler: Any ``torch.optim.lr_scheduler`` over that optimizer, stepped after each of its steps. Optional.
         train_data_loader: Any iterable of batches; a tuple of iterables gives tuples of batches. Without one, the
             batch is ``None``.
+        validation_data_loader: Any iterable of batches for ``validation_step``.
         config: Method, ``unroll_steps`` and the rest; ``Config()`` by default.
 
     Attributes:
@@ -59,6 +62,7 @@ class Problem(ABC):
         optimizer: Optimizer | None = None,
         scheduler: LRScheduler | None = None,
         train_data_loader: Any = None,
+        validation_data_loader: Any = None,
         config: Config | None = None,
     ) -> None:
         check_name(name, type(self))
@@ -70,6 +74,7 @@ class Problem(ABC):
         self.optimizer: Any = optimizer
         self.scheduler: Any = scheduler
         self.train_data_loader: Any = train_data_loader
+        self.validation_data_loader: Any = validation_data_loader
         self.env: Any = None
         self.count = 0
         self._uppers: Mapping[str, Problem] = {}
@@ -93,22 +98,6 @@ class Problem(ABC):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.forward(*args, **kwargs)
-
-    def configure_module(self) -> nn.Module | None:
-        """The module, where the constructor was given none."""
-        return None
-
-    def configure_optimizer(self) -> Optimizer | None:
-        """The optimizer, where the constructor was given none; ``self.module`` is there."""
-        return None
-
-    def configure_scheduler(self) -> LRScheduler | None:
-        """The scheduler, where the constructor was given none; ``self.optimizer`` is there."""
-        return None
-
-    def configure_train_data_loader(self) -> Any:
-        """The data loader, where the constructor was given none."""
-        return None
 
     def trainable_parameters(self) -> Sequence[Tensor]:
         """The tensors that this problem solves for; read once.
@@ -146,26 +135,6 @@ class Problem(ABC):
     def get_batch(self) -> Any:
         """The next batch, on the problem's device."""
         return self.level.batches.draw(self.device)
-
-    def initial_parameters(self) -> Sequence[Tensor] | None:
-        """Where an inner loop starts; ``None`` (the default) goes on from the current parameters.
-
-        Return one tensor per trainable parameter to start each inner loop there: a meta-learned initialisation, read
-        from an upper. ``unroll`` carries the derivative with respect to the starting point into that upper.
-        """
-        return None
-
-    def on_inner_loop_start(self) -> None:
-        """Called before the first step, and again before each first step after the uppers were told of a solution."""
-
-    def grad_callback(self) -> None:
-        """Called when ``.grad`` is complete (accumulated and clipped), before the optimizer steps."""
-
-    def param_callback(self) -> None:
-        """Called after the optimizer stepped: project or constrain the parameters here."""
-
-    def epoch_callback(self) -> None:
-        """Called whenever the data loader is exhausted."""
 
     @property
     def uppers(self) -> tuple[Problem, ...]:
@@ -205,7 +174,12 @@ class Problem(ABC):
     @property
     def edits_gradients(self) -> bool:
         """Whether :meth:`grad_callback` is overridden."""
-        return type(self).grad_callback is not Problem.grad_callback
+        return type(self).grad_callback is not Hooks.grad_callback
+
+    @property
+    def validates(self) -> bool:
+        """Whether :meth:`validation_step` is overridden."""
+        return type(self).validation_step is not Hooks.validation_step
 
     @property
     def level(self) -> ProblemLevel:
@@ -256,12 +230,17 @@ class Problem(ABC):
             parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
 
     def state_dict(self) -> dict[str, Any]:
-        """Module, optimizer, scheduler and counters."""
-        return self.level.state_dict()
+        """Everything that training changes, the position in the data and :meth:`get_extra_state` included.
+
+        Tensors, numbers, texts and containers of them. The random state is the engine's.
+        """
+        return {**self.level.state_dict(), "extra": pack(self.get_extra_state())}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up what :meth:`state_dict` returned."""
         self.level.load_state_dict(state)
+        if state["extra"] is not None:
+            self.set_extra_state(unpack(state["extra"]))
 
     def __getattr__(self, name: str) -> Any:
         # Only where normal lookup fails, and read-only: nothing is ever written on the object for a neighbour.

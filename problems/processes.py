@@ -16,3 +16,8 @@ def mean_over_processes(tensors: Tensors) -> Tensors:
         dist.all_reduce(tensor)
         tensor /= dist.get_world_size()
     return averaged
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that writes files and talks to people: the first, or the only one."""
+    return not dist.is_available() or not dist.is_initialized() or dist.get_rank() == 0

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from ..hypergrad.clipping import Clipping
 from ..hypergrad.errors import ConfigError
 from ..hypergrad.tensors import Tensors
+from .scaling import loss_scaler
+from .scheduling import Scheduling
 
 if TYPE_CHECKING:
     from .inner_loop import InnerLoop
@@ -33,31 +34,42 @@ class Update:
     Attributes:
         batches: Batches accumulated since the last optimizer step.
         steps: Optimizer steps taken.
+        skipped: Optimizer steps left out because a scaled gradient overflowed (``precision="fp16"``).
+        scaler: Scales losses under ``precision="fp16"``; ``None`` otherwise.
     """
 
     def __init__(self, problem: Problem, parameters: Tensors, loop: InnerLoop | None) -> None:
         self._problem = problem
         self._parameters = parameters
         self._loop = loop
-        self._size = problem.config.gradient_accumulation
-        self._clipping = problem.config.gradient_clipping
+        config = problem.config
+        self._size = config.gradient_accumulation
+        self._clipping = Clipping(config.gradient_clipping, config.gradient_clipping_by)
         self._needs_closure = _needs_closure(problem.optimizer)
+        self.scaler = loss_scaler(problem.name, config.precision, parameters, closure=self._needs_closure)
+        self.scheduling = Scheduling(problem.name, problem.scheduler, config.scheduler_metric)
         # Autograd hands out one tensor for two parameters, or an expanded scalar: not to be written to in place.
-        self._copies = self._clipping > 0 or problem.edits_gradients
+        self._copies = bool(self._clipping) or problem.edits_gradients or self.scaler is not None
         self.batches = 0
         self.steps = 0
+        self.skipped = 0
         if self._needs_closure and self._size > 1:
             raise ConfigError(
                 f"problem '{problem.name}': {type(problem.optimizer).__name__} evaluates its loss again at each step, "
                 f"on one batch, so gradient_accumulation must be 1, got {self._size}"
             )
 
-    def apply(self, loss: Tensor, gradients: Gradients, again: Closure) -> bool:
+    def scaled(self, loss: Tensor) -> Tensor:
+        """The loss to differentiate: scaled where gradients would underflow."""
+        return loss if self.scaler is None else self.scaler.scale(loss)
+
+    def apply(self, metrics: Mapping[str, Tensor], gradients: Gradients, again: Closure) -> bool:
         """Add the gradients of one batch; step when there are enough.
 
         Args:
-            loss: The batch's loss, for schedulers that watch it.
-            gradients: One per trainable parameter, ``None`` where the loss does not depend on it.
+            metrics: The batch's loss and metrics, for schedulers that watch one.
+            gradients: One per trainable parameter, of the scaled loss where it is scaled; ``None`` where the loss does
+                not depend on one.
             again: Computes loss and gradients anew at the current parameters, for optimizers that ask (LBFGS).
 
         Returns:
@@ -68,17 +80,16 @@ class Update:
         if self.batches < self._size:
             return False
         self.batches = 0
-        self._clip()
-        self._problem.grad_callback()
-        if self._loop is not None:
-            self._loop.add_step()
-        self._step(again)
+        stepped = self._step(again)
         for parameter in self._parameters:
             parameter.grad = None
-        self._problem.param_callback()
-        self._schedule(loss)
-        self.steps += 1
-        return True
+        if stepped:
+            self._problem.param_callback()
+            self.scheduling.after_step(metrics)
+            self.steps += 1
+        else:
+            self.skipped += 1
+        return stepped
 
     def _accumulate(self, gradients: Gradients) -> None:
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
@@ -93,41 +104,60 @@ class Update:
             return gradient / self._size
         return gradient.clone() if self._copies else gradient
 
-    def _clip(self) -> None:
-        if self._clipping > 0:
-            torch.nn.utils.clip_grad_norm_(self._parameters, self._clipping)
-
-    def _step(self, again: Closure) -> None:
+    def _step(self, again: Closure) -> bool:
+        if self.scaler is not None:
+            self.scaler.unscale_(self._problem.optimizer)
+        self._edit()
+        if self._loop is not None:
+            self._loop.add_step()
+        if self.scaler is not None:
+            return self._step_unless_overflown(self.scaler)
         if not self._needs_closure:
             self._problem.optimizer.step()
-            return
+            return True
 
         def closure() -> Tensor:
             loss, gradients = again()
             self._accumulate(gradients)
-            self._clip()
-            self._problem.grad_callback()
+            self._edit()
             return loss
 
         self._problem.optimizer.step(closure)
+        return True
 
-    def _schedule(self, loss: Tensor) -> None:
-        scheduler = self._problem.scheduler
-        if isinstance(scheduler, ReduceLROnPlateau):
-            scheduler.step(loss.detach())  # converted with float()
-        elif scheduler is not None:
-            scheduler.step()
+    def _step_unless_overflown(self, scaler: Any) -> bool:
+        before = scaler.get_scale()
+        scaler.step(self._problem.optimizer)
+        scaler.update()
+        if scaler.get_scale() >= before:  # it is lowered when, and only when, the step was skipped
+            return True
+        if self._loop is not None:
+            self._loop.drop_step()
+        return False
+
+    def _edit(self) -> None:
+        self._clipping.in_place(self._parameters)
+        self._problem.grad_callback()
 
     def state_dict(self) -> dict[str, Any]:
-        """Counters and the gradients of an unfinished accumulation."""
+        """Counters, the gradients of an unfinished accumulation, and the scale of losses."""
         pending = [p.grad.clone() if p.grad is not None else None for p in self._parameters] if self.batches else []
-        return {"batches": self.batches, "steps": self.steps, "pending": pending}
+        return {
+            "batches": self.batches,
+            "steps": self.steps,
+            "skipped": self.skipped,
+            "pending": pending,
+            "scaler": self.scaler.state_dict() if self.scaler is not None else None,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up what :meth:`state_dict` returned."""
-        self.batches, self.steps = state["batches"], state["steps"]
-        for parameter, gradient in zip(self._parameters, state["pending"], strict=False):
+        self.batches, self.steps, self.skipped = state["batches"], state["steps"], state["skipped"]
+        pending = state["pending"] or [None] * len(self._parameters)
+        for parameter, gradient in zip(self._parameters, pending, strict=True):
             parameter.grad = None if gradient is None else gradient.to(parameter.device)
+        if self.scaler is not None and state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
 
 
 def _needs_closure(optimizer: Optimizer) -> bool:

@@ -127,3 +127,10 @@ def assert_same(got: Any, expected: Any) -> None:
             assert_same(a, b)
     else:
         assert got == expected
+
+
+def bits(engine: Any) -> dict[str, Any]:
+    """All of an engine's state that a resumed run must share with an uninterrupted one: not how long it took."""
+    state = engine.state_dict()
+    del state["times"]
+    return state

@@ -141,7 +141,7 @@ def _total(engine: Engine, upper: str, methods: Mapping[str, Method]) -> Tensors
     """The hypergradient with the given methods; waits for the device."""
     levels = {n: p.level for n, p in engine.problems.items()}
     gradients = Gradients(engine.graph, levels, total=engine.config.response == "total", methods=methods)
-    value = filled(gradients.total(upper, levels[upper].evaluate({}).loss), levels[upper].parameters)
+    value = filled(gradients.total(upper, levels[upper].evaluate({}).loss).total, levels[upper].parameters)
     if value[0].is_cuda:
         torch.cuda.synchronize(value[0].device)
     return value

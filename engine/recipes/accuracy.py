@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ...problems.batches import to_device
 from ...problems.problem import Problem
+from ...problems.to_device import to_device
 from ..modes import evaluation_mode
 
 

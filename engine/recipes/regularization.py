@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from ...problems.batches import to_device
 from ...problems.recipes.regularization import RegularizedClassifier, Regularizer, UniformlyRegularized, binary_loss
+from ...problems.to_device import to_device
 from ..engine import Engine
 from ..modes import evaluation_mode
 from .alone import Start, only, train_alone

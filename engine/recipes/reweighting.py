@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...problems.batches import to_device
 from ...problems.recipes.extras import extra
 from ...problems.recipes.noisy_labels import NoisyLabels
 from ...problems.recipes.reweighting import Classifier, Plain, Reweight
+from ...problems.to_device import to_device
 from ..engine import Engine
 from ..modes import evaluation_mode
 from .accuracy import accuracy

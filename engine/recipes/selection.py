@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...configs import Config, EngineConfig
-from ...problems.batches import to_device
 from ...problems.recipes.noisy_labels import NoisyLabels
 from ...problems.recipes.reweighting import Classifier, Plain, Reweight, WeightNet
 from ...problems.recipes.selection import SelectedClassifier, Selection
+from ...problems.to_device import to_device
 from ..engine import Engine
 from ..modes import evaluation_mode
 from .accuracy import accuracy

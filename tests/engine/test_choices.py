@@ -52,7 +52,7 @@ def test_reproducible_from_the_seed() -> None:
 def test_draws_are_independent_and_repeatable_and_the_first_is_the_one_trained_on() -> None:
     engine = sampled_pair(Reinforce(samples=4))
     lower: Any = engine["lower"]
-    engine._advance("lower")
+    engine._stepper.advance("lower")
     (trained_on,) = lower.seen
     lower.seen.clear()
     for draw in (0, 1, 2, 3, 2, 1, 0):

@@ -69,7 +69,7 @@ def one_after_another(method: Reinforce, number: int) -> tuple[Tensor, Tensor]:
     for _ in range(number):
         lower_level.next_moment()
         loss = engine["upper"].level.evaluate({}).loss
-        found.append(engine.gradients.total("upper", loss)[0])
+        found.append(engine.gradients.total("upper", loss).total[0])
         torch.rand(1 + method.samples)  # on to numbers that were not seen
     phi = engine["upper"].module.value.detach().requires_grad_()
     theta = engine["lower"].module.value.detach().requires_grad_()

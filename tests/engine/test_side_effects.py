@@ -18,7 +18,7 @@ from multilevel.hypergrad.linearization import Linearization
 from multilevel.hypergrad.registry import available
 from multilevel.hypergrad.tensors import Tensors
 
-from ..givens import Given, assert_same
+from ..givens import Given, assert_same, bits
 
 pytestmark = pytest.mark.filterwarnings("ignore::multilevel.NumericsWarning")
 METHODS = sorted(set(available()) - {"reinforce"})
@@ -95,7 +95,7 @@ def engine_with(method: Any, dtype: torch.dtype = torch.float64, **config: Any) 
 
 def snapshot(engine: Engine) -> Any:
     """Everything that a hypergradient must leave alone."""
-    state = copy.deepcopy(engine.state_dict())
+    state = copy.deepcopy(bits(engine))
     state["gradients"] = [p.grad for problem in engine.problems.values() for p in problem.parameters]
     state["data"] = [(p.level.batches.position, p.level.batches.epoch) for p in engine.problems.values()]
     state["generators"] = [

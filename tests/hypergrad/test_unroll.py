@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 
+from multilevel.hypergrad.clipping import Clipping
 from multilevel.hypergrad.errors import ConfigError, ProblemError
 from multilevel.hypergrad.inner_loop import Point
 from multilevel.hypergrad.linearization import Linearization
@@ -58,7 +59,7 @@ class Program:
         tape = Tape.begin(optimizer, parameters, self.initial)
         for k in range(self.steps):
             objectives = losses[5 + k : 5 + k + self.micro]
-            tape.record(optimizer, [Objective(o) for o in objectives], self.clipping)
+            tape.record(optimizer, [Objective(o) for o in objectives], Clipping(self.clipping))
             self._step(optimizer, parameters, objectives, inputs)
             optimizer.param_groups[1]["lr"] *= 0.9
         return tuple(p.detach() for p in parameters), tape

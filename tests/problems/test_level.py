@@ -90,7 +90,7 @@ def test_both_sides_of_a_difference_see_the_same_random_numbers() -> None:
         return (mask * problem.module() * problem.upper()).sum()
 
     engine = pair(lower, lambda p, b: p.lower().sum(), method="darts", modules=(Vector(1.0, 2.0, 3.0), None))
-    engine._advance("lower")
+    engine._stepper.advance("lower")
     random_state = engine["lower"].level.moment.random
     first = engine.hypergradient("upper")
     random_state.restore()

@@ -12,7 +12,7 @@ import torch
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 from torch.utils.data import DataLoader
 
-from multilevel.problems.batches import to_device
+from multilevel.problems.to_device import to_device
 
 from ..givens import Given, alone, assert_same, square
 

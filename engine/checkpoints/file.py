@@ -1,0 +1,110 @@
+"""One checkpoint file: whole or not there, and checked before anything of it is used.
+
+The file is what ``torch.save`` writes of ``{"format", "version", "step", "sha256", "state"}``, where ``state`` is the
+bytes of the state itself, again as ``torch.save`` writes them. Both are read with ``weights_only=True``, so that no
+code in a file is ever executed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections import Counter, OrderedDict, defaultdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...hypergrad.errors import CheckpointError
+
+FORMAT, VERSION = "multilevel checkpoint", 1
+KINDS = [Counter, OrderedDict, defaultdict, dict]
+"""What the states of torch's own schedulers are made of, beside tensors, numbers, texts, lists and tuples."""
+
+
+def write_checkpoint(path: Path, state: dict[str, Any], step: int) -> None:
+    """Write a state so that, whenever the process or the machine stops, the file is there whole or not at all.
+
+    Args:
+        path: The file; its folder is made.
+        state: Tensors, numbers, texts, and containers of them.
+        step: The engine step, which can be read without the state.
+
+    Raises:
+        OSError: The file cannot be written; nothing is left of it.
+    """
+    content = _serialized(state)
+    digest = hashlib.sha256(content).hexdigest()
+    kept = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with beside.open("wb") as file:
+            torch.save({"format": FORMAT, "version": VERSION, "step": step, "sha256": digest, "state": kept}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+        _sync(path.parent)
+    except RuntimeError as error:  # torch's writer reports a full disk in its own way
+        raise OSError(f"{path}: {error}") from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The state in a file, on the CPU.
+
+    Raises:
+        CheckpointError: There is no such file, it is damaged, or it is no checkpoint of this library.
+    """
+    try:
+        outer = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error}") from error
+    except Exception as error:  # a cut zip archive, another pickle, a text: torch raises what it meets
+        raise CheckpointError(f"{path}: is damaged, or no checkpoint ({_first_line(error)})") from error
+    if not isinstance(outer, dict) or outer.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: is no checkpoint of a run; expected a file that an Engine saved")
+    if outer.get("version") != VERSION:
+        raise CheckpointError(
+            f"{path}: has format version {outer.get('version')}, this release reads version {VERSION}; "
+            "go on with the release that wrote it"
+        )
+    content = outer["state"].numpy().tobytes()
+    if hashlib.sha256(content).hexdigest() != outer["sha256"]:
+        raise CheckpointError(f"{path}: is damaged: its content does not match its checksum")
+    return _deserialized(content, path)
+
+
+def _serialized(state: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+def _deserialized(content: bytes, path: Path | str) -> dict[str, Any]:
+    try:
+        with torch.serialization.safe_globals(KINDS):
+            state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise CheckpointError(
+            f"{path}: holds something else than tensors, numbers, texts and containers of them ({_first_line(error)})"
+        ) from error
+    return state
+
+
+def _sync(folder: Path) -> None:
+    """Write a folder's entries out; where a system cannot open folders, it orders renames by itself."""
+    try:
+        number = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

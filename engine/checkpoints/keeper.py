@@ -1,0 +1,99 @@
+"""When a run is saved, and what happens where that fails."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...hypergrad.errors import CheckpointWarning, ConfigError
+from ...problems.processes import is_first_process
+from .folder import CheckpointFolder
+
+if TYPE_CHECKING:
+    from ..engine import Engine
+
+
+class Checkpoints:
+    """Saves an engine every so many engine steps, and goes on from what was saved.
+
+    A checkpoint is written before the first step too: what cannot be saved shows before anything is lost. One that
+    cannot be written later (a full disk) is left out with a warning, and the one before it stays.
+
+    Args:
+        run_dir: The run's folder; ``None`` where nothing is saved.
+        every: ``EngineConfig.checkpoint_every``.
+        keep: ``EngineConfig.keep``.
+
+    Raises:
+        ConfigError: Checkpoints are asked for, and there is no folder.
+    """
+
+    def __init__(self, run_dir: Path | None, every: int, keep: int) -> None:
+        if every and run_dir is None:
+            raise ConfigError(
+                f"EngineConfig: checkpoint_every={every} needs a folder to write to; give run_dir='runs/mine'"
+            )
+        self._folder = CheckpointFolder(run_dir / "checkpoints", keep) if run_dir is not None else None
+        self._every = every
+        self._begun = False
+
+    def begin(self, engine: Engine) -> None:
+        """A run starts, or goes on.
+
+        Raises:
+            ConfigError: The folder has checkpoints of another run, or cannot be written to.
+            CheckpointError: The state holds something that could not be read again.
+        """
+        if self._begun or not self._every or self._folder is None:
+            return
+        if self._folder.files():
+            raise ConfigError(
+                f"{self._folder.path}: there are checkpoints of a run in it; go on from them with engine.resume(), or "
+                "give another run_dir"
+            )
+        try:
+            if is_first_process():
+                self._folder.save(engine.step_count, engine.state_dict(), verify=True)
+        except OSError as error:
+            raise ConfigError(f"run_dir: cannot be written to: {error}") from error
+        self._begun = True
+
+    def after_step(self, engine: Engine, *, last: bool) -> None:
+        """An engine step is done; save where that is due."""
+        if self._every and (last or engine.step_count % self._every == 0):
+            self.save(engine)
+
+    def save(self, engine: Engine) -> Path | None:
+        """Save now; ``None`` where there is no folder, or where writing failed, of which it warns."""
+        if self._folder is None:
+            return None
+        state = engine.state_dict()  # in every process: they may have to agree on it
+        if not is_first_process():
+            return None
+        try:
+            return self._folder.save(engine.step_count, state)
+        except OSError as error:
+            warnings.warn(
+                f"step {engine.step_count}: no checkpoint could be written ({error}); the run goes on, and the last "
+                "one before it is still there",
+                CheckpointWarning,
+                stacklevel=2,
+            )
+            return None
+
+    def resume(self, engine: Engine) -> int | None:
+        """Load the newest good checkpoint and return its step; ``None`` where there is none.
+
+        Raises:
+            ConfigError: There is no folder to look in.
+            CheckpointError: There are checkpoints, and none can be used.
+        """
+        if self._folder is None:
+            raise ConfigError("engine.resume(): needs the folder of the run: EngineConfig(run_dir='runs/mine')")
+        found = self._folder.newest()
+        if found is None:
+            return None
+        engine.load_state_dict(found[1])
+        self._begun = True
+        return engine.step_count

@@ -1,0 +1,70 @@
+"""Everything that it takes to go on with a run, as data, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ...hypergrad.errors import CheckpointError, ConfigError, MultilevelError, warn_once
+from ...hypergrad.replay import RandomState
+from ...problems.packing import PackingError, pack, unpack
+from ..times import Times
+
+if TYPE_CHECKING:
+    from ..engine import Engine
+
+
+def run_state(engine: Engine) -> dict[str, Any]:
+    """The state of every problem and of all that is around them; tensors are the live ones."""
+    return {
+        "problems": {name: problem.state_dict() for name, problem in engine.problems.items()},
+        "progress": engine.progress_state(),
+        "last_metrics": engine.last_metrics,
+        "last_validation": _packed("what the validation returned", engine.last_validation),
+        "callbacks": engine.callbacks.state_dict(),
+        "environment": engine.environment.state_dict(),
+        "extra": _packed("what get_extra_state() of the engine returned", engine.get_extra_state()),
+        "times": {name: times.state_dict() for name, times in engine.times.items()},
+        "random": RandomState(engine.device, host=True).state_dict(),
+    }
+
+
+def load_run_state(engine: Engine, state: Mapping[str, Any]) -> None:
+    """Take up what :func:`run_state` returned, in an engine with the same problems.
+
+    Raises:
+        ConfigError: The state is that of other problems.
+        CheckpointError: It does not fit one of them.
+    """
+    if set(state["problems"]) != set(engine.problems):
+        raise ConfigError(
+            f"load_state_dict: the state is that of problems {sorted(state['problems'])}, this engine has "
+            f"{sorted(engine.problems)}"
+        )
+    for name, problem in engine.problems.items():
+        try:
+            problem.load_state_dict(state["problems"][name])
+        except MultilevelError:
+            raise
+        except Exception as error:  # whatever a module or an optimizer says of a state that is not its own
+            raise CheckpointError(
+                f"problem '{name}': the checkpoint does not fit it: {error}. Was it built in another way than the run "
+                "that is gone on with?"
+            ) from error
+    engine.load_progress_state(state["progress"])
+    engine.last_metrics = {name: dict(metrics) for name, metrics in state["last_metrics"].items()}
+    engine.last_validation = unpack(state["last_validation"]) or {}
+    engine.callbacks.load_state_dict(state["callbacks"])
+    engine.environment.load_state_dict(state["environment"])
+    engine.times.update({name: Times(**kept) for name, kept in state["times"].items()})
+    if state["extra"] is not None:
+        engine.set_extra_state(unpack(state["extra"]))
+    RandomState.from_state_dict(state["random"], engine.device).restore()
+
+
+def _packed(what: str, value: Any) -> Any:
+    try:
+        return pack(value)
+    except PackingError as error:
+        warn_once(f"unpackable: {what}", f"{what} is not kept in the checkpoint: {error}")
+        return None

@@ -1,0 +1,136 @@
+"""One level step of one problem: its batch, its gradients through the levels below, its update, and what follows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..hypergrad.replay import RandomState
+from ..problems.moment import Moment
+from .gradients import LevelGradients
+from .guard import Guard
+from .recording import ending_loops, record
+from .rollback import RollBack
+from .schedule import Schedule, start_inner_loop
+from .times import Stopwatch, Times
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+
+class Stepper:
+    """Advances the problems of an engine, each when it is ready.
+
+    Args:
+        engine: The engine, whose problems and gradients are there.
+
+    Attributes:
+        times: Where the time of each problem's level steps went.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        config = engine.config
+        self._engine = engine
+        self._gradients = engine.gradients
+        self._levels = {name: problem.level for name, problem in engine.problems.items()}
+        self._schedule = Schedule(engine.graph, engine.problems)
+        self._guard = Guard(engine.problems, engine.gradients, config.non_finite, config.log_step)
+        self._roll_back = RollBack(engine.graph, engine.problems, self._train_again) if config.roll_back else None
+        self.times = {name: Times() for name in engine.problems}
+
+    def advance(self, name: str) -> bool:
+        """Take a level step of a problem if it is ready, and say whether it was."""
+        if not self._schedule.ready(name):
+            return False
+        engine, problem, level = self._engine, self._engine.problems[name], self._levels[name]
+        watch = Stopwatch(self.times[name], engine.device if engine.config.timing else None)
+        self._guard.before_step(engine.step_count)
+        starts = self._schedule.starts_inner_loop(name)
+        before = None
+        if self._roll_back is not None:
+            self._roll_back.begin()
+            before = self._roll_back.random_before(starts)
+        if starts:
+            start_inner_loop(problem)
+        episodes = engine.environment.episodes
+        moment = level.next_moment()
+        metrics, stepped = self._train(name, moment, watch)
+        metrics.update(engine.environment.metrics(name, episodes))
+        engine.last_metrics[name] = metrics
+        self._schedule.advanced(name)
+        if stepped:
+            self._schedule.stepped(name)
+        if self._roll_back is not None:
+            self._after_step(name, moment, before, stepped, self._roll_back)
+        self.times[name].steps += 1
+        engine.callbacks.on_level_step(engine, problem, metrics)
+        return True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Readiness, and what the guard and the roll-back remember."""
+        return {
+            "schedule": self._schedule.state_dict(),
+            "guard": self._guard.state_dict(),
+            "roll_back": self._roll_back.state_dict() if self._roll_back is not None else None,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up what :meth:`state_dict` returned."""
+        self._schedule.load_state_dict(state["schedule"])
+        self._guard.load_state_dict(state["guard"])
+        if self._roll_back is not None and state["roll_back"] is not None:
+            self._roll_back.load_state_dict(state["roll_back"])
+
+    def _train(
+        self, name: str, moment: Moment, watch: Stopwatch, *, again: bool = False
+    ) -> tuple[dict[str, Tensor], bool]:
+        """Train a problem on a moment; its metrics, and whether its optimizer stepped."""
+        engine, problem, level = self._engine, self._engine.problems[name], self._levels[name]
+        record(self._gradients.hierarchy, self._levels, name, engine.graph.uppers(name))
+        watch.lap("data")
+        metrics: dict[str, Tensor] = {}
+
+        def differentiate() -> tuple[Tensor, LevelGradients]:
+            evaluation, shown = level.train(moment)
+            metrics.update(shown)
+            watch.lap("forward")
+            return evaluation.loss, self._gradients.total(name, level.update.scaled(evaluation.loss), watch)
+
+        def once_more() -> tuple[Tensor, Sequence[Tensor | None]]:
+            loss, found = differentiate()
+            return loss, found.total
+
+        loss, found = differentiate()
+        if not again:
+            engine.callbacks.on_gradients(engine, problem, found)
+        stepped = False
+        if self._admits(name, found, loss):
+            with ending_loops(self._levels, name, engine.graph.constrained_by(name)):
+                stepped = level.update.apply(metrics, found.total, again=once_more)
+        elif level.loop is not None:
+            level.loop.drop_batch()
+        problem.count += 1
+        if level.update.skipped:
+            metrics["skipped steps"] = torch.tensor(level.update.skipped)
+        watch.lap("update")
+        return metrics, stepped
+
+    def _admits(self, name: str, found: LevelGradients, loss: Tensor) -> bool:
+        upcoming = self._engine.step_count + 1
+        return self._guard.admits(name, found, loss, step=upcoming, last=upcoming == self._engine.config.train_iters)
+
+    def _train_again(self, name: str, moment: Moment) -> bool:
+        watch = Stopwatch(self.times[name], self._engine.device if self._engine.config.timing else None)
+        return self._train(name, moment, watch, again=True)[1]
+
+    def _after_step(
+        self, name: str, moment: Moment, before: RandomState | None, stepped: bool, roll_back: RollBack
+    ) -> None:
+        roll_back.took(name, moment, before)
+        if stepped and self._schedule.warmed_up(name):
+            roll_back.warmed_up(name)
+        if stepped:
+            roll_back.stepped(name)

@@ -1,0 +1,63 @@
+"""Where the time of a run goes: per problem, and per part of its level steps."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, fields
+
+import torch
+
+
+@dataclass
+class Times:
+    """Seconds that one problem's level steps took.
+
+    On a GPU, which works on while the host goes ahead, a part counts until the host left it; with
+    ``EngineConfig(timing=True)`` the host waits, and a part counts until it was done.
+
+    Attributes:
+        steps: Level steps.
+        data: Drawing batches, and copying what looking back at them takes.
+        forward: ``training_step``.
+        backward: The one backward pass for its own gradient and the cotangents of its lowers.
+        sweep: Pulling these back through the lowers: what hypergradients cost.
+        update: Accumulating, clipping, optimizer and scheduler.
+    """
+
+    steps: int = 0
+    data: float = 0.0
+    forward: float = 0.0
+    backward: float = 0.0
+    sweep: float = 0.0
+    update: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """Seconds of all parts."""
+        return self.data + self.forward + self.backward + self.sweep + self.update
+
+    def state_dict(self) -> dict[str, float]:
+        """The numbers by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+class Stopwatch:
+    """Adds the time since its last lap to a part of one problem's :class:`Times`.
+
+    Args:
+        times: What it adds to.
+        wait_for: The device to wait for at each lap; ``None`` never waits.
+    """
+
+    def __init__(self, times: Times, wait_for: torch.device | None = None) -> None:
+        self._times = times
+        self._device = wait_for if wait_for is not None and wait_for.type != "cpu" else None
+        self._last = time.perf_counter()
+
+    def lap(self, part: str) -> None:
+        """Everything since the last lap was this part."""
+        if self._device is not None:
+            torch.accelerator.synchronize(self._device)
+        now = time.perf_counter()
+        setattr(self._times, part, getattr(self._times, part) + now - self._last)
+        self._last = now

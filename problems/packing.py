@@ -1,0 +1,112 @@
+"""Batches as data that ``torch.load(weights_only=True)`` reads: nothing in a checkpoint is ever executed.
+
+A container becomes a pair of its kind and its parts. An object of a class of its own (a named tuple, a dataclass, a
+tokenizer's encoding) is kept as the class's name and its attributes; it is only rebuilt where this process knows the
+class already, and without calling any of its code.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..hypergrad.errors import MultilevelError
+
+PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device)
+
+
+class PackingError(MultilevelError, TypeError):
+    """A batch holds something that cannot be written as data."""
+
+
+def pack(value: Any) -> Any:
+    """A batch as plain data.
+
+    Raises:
+        PackingError: It holds something else than tensors, arrays, numbers, texts, containers, and objects that are
+            nothing but their attributes.
+    """
+    kind = type(value)
+    if kind in PLAIN:
+        return value
+    if isinstance(value, Tensor):
+        return _own_storage(value)
+    if kind in (dict, OrderedDict):
+        return kind.__name__, [(pack(key), pack(item)) for key, item in value.items()]
+    if kind in (list, tuple):
+        return kind.__name__, [pack(item) for item in value]
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return "named", _class_name(kind), [pack(item) for item in value]
+    if kind.__module__ == "numpy" and hasattr(value, "dtype") and value.dtype.kind in "biufc":
+        return "array", torch.from_numpy(value.copy()) if value.ndim else torch.tensor(value.item()), str(value.dtype)
+    if _is_its_attributes(value):
+        return "object", _class_name(kind), [(key, pack(item)) for key, item in vars(value).items()]
+    raise PackingError(f"a {kind.__module__}.{kind.__qualname__} in a batch cannot be written into a checkpoint")
+
+
+def unpack(packed: Any) -> Any:
+    """What :func:`pack` was given.
+
+    Raises:
+        PackingError: A class is not known in this process.
+    """
+    if not isinstance(packed, tuple):
+        return packed
+    kind, *rest = packed
+    if kind in ("dict", "OrderedDict"):
+        items = [(unpack(key), unpack(item)) for key, item in rest[0]]
+        return dict(items) if kind == "dict" else OrderedDict(items)
+    if kind in ("list", "tuple"):
+        parts = [unpack(item) for item in rest[0]]
+        return parts if kind == "list" else tuple(parts)
+    if kind == "array":
+        array = rest[0].numpy().astype(rest[1])
+        return array if array.ndim else array[()]
+    cls = _known_class(rest[0])
+    if kind == "named":
+        return tuple.__new__(cls, [unpack(item) for item in rest[1]])
+    new = object.__new__(cls)
+    new.__dict__.update({key: unpack(item) for key, item in rest[1]})
+    return new
+
+
+def _own_storage(tensor: Tensor) -> Tensor:
+    """A batch is often a view of all the data, which would be written as a whole."""
+    tensor = tensor.detach()
+    if tensor.layout is not torch.strided:
+        return tensor
+    return tensor.clone() if tensor.untyped_storage().nbytes() > tensor.numel() * tensor.element_size() else tensor
+
+
+def _is_its_attributes(value: Any) -> bool:
+    cls = type(value)
+    plain_new = cls.__new__ is object.__new__ or not isinstance(value, (tuple, list, dict, set, str, int, float))
+    return hasattr(value, "__dict__") and plain_new and not callable(value) and _slots(cls) <= {"__dict__"}
+
+
+def _slots(cls: type) -> set[str]:
+    found: set[str] = set()
+    for base in cls.__mro__[:-1]:
+        slots = vars(base).get("__slots__", ())
+        if not isinstance(slots, Mapping):
+            found |= {slots} if isinstance(slots, str) else set(slots)
+    return found - {"__weakref__"}
+
+
+def _class_name(cls: type) -> str:
+    return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def _known_class(name: str) -> Any:
+    module, _, path = name.partition(":")
+    found: Any = sys.modules.get(module)
+    for part in path.split("."):
+        found = getattr(found, part, None)
+    if not isinstance(found, type):
+        raise PackingError(f"the checkpoint holds a batch with a {name}, which this process does not know")
+    return found
