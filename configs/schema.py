@@ -47,6 +47,7 @@ class ProblemSection(Settings):
         optimizer: Any optimizer of ``torch.optim``.
         scheduler: Any scheduler of ``torch.optim.lr_scheduler``.
         data: What yields the batches; a list of several yields tuples of batches.
+        validation_data: What yields the batches of its ``validation_step``.
         config: The settings of :class:`Config`.
         options: Keyword arguments of the class's own ``__init__``, beside those of ``Problem``.
     """
@@ -56,6 +57,7 @@ class ProblemSection(Settings):
     optimizer: Component | None = None
     scheduler: Component | None = None
     data: Component | list[Component] | None = None
+    validation_data: Component | None = None
     config: Config = Config()
     options: dict[str, Any] = Field(default_factory=dict)
 
@@ -68,7 +70,8 @@ class ProblemSection(Settings):
 
     @model_serializer(mode="wrap")
     def _write(self, default: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _unless_default(default(self), options={}, module=None, optimizer=None, scheduler=None, data=None)
+        parts = dict.fromkeys(("module", "optimizer", "scheduler", "data", "validation_data"))
+        return _unless_default(default(self), options={}, **parts)
 
 
 class EngineSection(EngineConfig):
@@ -76,11 +79,18 @@ class EngineSection(EngineConfig):
 
     Args:
         class_: ``class:`` in the file, ``Engine`` or a subclass with a ``validation`` of its own.
+        callbacks: What watches the run, in order: subclasses of ``Callback``.
         options: Keyword arguments of the subclass's own ``__init__``, beside those of ``Engine``.
     """
 
     class_: str = Field(default="multilevel.Engine", alias="class", min_length=1)
+    callbacks: list[Component] = Field(default_factory=list)
     options: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("callbacks", mode="before")
+    @classmethod
+    def _components(cls, value: Any) -> Any:
+        return [_component(item, i) for i, item in enumerate(value)] if isinstance(value, list) else value
 
     @property
     def config(self) -> EngineConfig:
@@ -89,7 +99,8 @@ class EngineSection(EngineConfig):
 
     @model_serializer(mode="wrap")
     def _write(self, default: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _unless_default(default(self), options={})
+        absent = {name: None for name, field in EngineConfig.model_fields.items() if field.default is None}
+        return _unless_default(default(self), callbacks=[], options={}, **absent)
 
 
 class Dependencies(Settings):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from ..configs.loader import LoadedExperiment
@@ -17,19 +18,27 @@ from .seeding import seed_everything
 
 PROBLEM = Kind("a subclass of multilevel.Problem", (Problem,))
 ENGINE = Kind("multilevel.Engine or a subclass of it", (Engine,))
+CALLBACK = Kind("a subclass of multilevel.Callback", (Callback,))
 
 
-PARTS = ("module", "optimizer", "scheduler", "train_data_loader", "config")
+PARTS = ("module", "optimizer", "scheduler", "train_data_loader", "validation_data_loader", "config")
 """The constructor's arguments that have keys of their own in a file."""
 
 
-def build(loaded: LoadedExperiment, *, allow: Iterable[str] = (), callbacks: Iterable[Callback] = ()) -> Engine:
+def build(
+    loaded: LoadedExperiment,
+    *,
+    allow: Iterable[str] = (),
+    callbacks: Iterable[Callback] = (),
+    run_dir: Path | None = None,
+) -> Engine:
     """Construct everything that an experiment names.
 
     Args:
         loaded: The experiment and where it came from.
         allow: Packages that its names may come from, beside those that every file may use.
-        callbacks: What watches the run.
+        callbacks: What watches the run, after what the experiment names.
+        run_dir: Where the run writes, instead of what the experiment says.
 
     Raises:
         ConfigError: A part cannot be constructed; the message names the file, the line and the key.
@@ -40,7 +49,7 @@ def build(loaded: LoadedExperiment, *, allow: Iterable[str] = (), callbacks: Ite
     seed_everything(experiment.engine.seed)
     with loaded.source.located():
         problems = [_problem(construct, name, section) for name, section in experiment.problems.items()]
-        return _engine(construct, experiment, problems, list(callbacks))
+        return _engine(construct, experiment, problems, list(callbacks), run_dir)
 
 
 def _problem(construct: Constructor, name: str, section: ProblemSection) -> Problem:
@@ -74,17 +83,24 @@ def _parts(construct: Constructor, section: ProblemSection) -> dict[str, Any]:
     if section.data is not None:
         with under("data"):
             parts["train_data_loader"] = _data(construct, section.data)
+    if section.validation_data is not None:
+        with under("validation_data"):
+            parts["validation_data_loader"] = construct.build(section.validation_data, ANYTHING)
     return parts
 
 
 def _data(construct: Constructor, data: Component | list[Component]) -> Any:
     if isinstance(data, Component):
         return construct.build(data, ANYTHING)
-    loaders = []
-    for i, component in enumerate(data):
+    return tuple(_each(construct, data, ANYTHING))
+
+
+def _each(construct: Constructor, components: list[Component], kind: Kind) -> list[Any]:
+    built = []
+    for i, component in enumerate(components):
         with under(i):
-            loaders.append(construct.build(component, ANYTHING))
-    return tuple(loaders)
+            built.append(construct.build(component, kind))
+    return built
 
 
 def _options(construct: Constructor, section: ProblemSection | EngineSection, taken: Iterable[str]) -> dict[str, Any]:
@@ -96,16 +112,23 @@ def _options(construct: Constructor, section: ProblemSection | EngineSection, ta
 
 
 def _engine(
-    construct: Constructor, experiment: Experiment, problems: list[Problem], callbacks: list[Callback]
+    construct: Constructor,
+    experiment: Experiment,
+    problems: list[Problem],
+    callbacks: list[Callback],
+    run_dir: Path | None,
 ) -> Engine:
     section = experiment.engine
+    config = section.config if run_dir is None else section.config.model_copy(update={"run_dir": str(run_dir)})
     edges: dict[str, Any] = {}
     if experiment.edges is not None:
         edges["edges"] = experiment.edges
     if experiment.dependencies is not None:
         edges["dependencies"] = experiment.dependencies.model_dump()
-    given = {**edges, "config": section.config, "callbacks": callbacks}
     with under("engine"):
+        with under("callbacks"):
+            own: list[Callback] = _each(construct, section.callbacks, CALLBACK)
+        given = {**edges, "config": config, "callbacks": [*own, *callbacks]}
         cls = construct.find(section.class_, ENGINE)
         options = _options(construct, section, {*given, "problems"})
         engine: Engine = construct.call(section.class_, cls, [problems], given, options)

@@ -88,7 +88,7 @@ class Source:
     def state_dict(self) -> dict[str, Any]:
         """The position."""
         state = {"taken": self.taken, "started": self.started, "began": self._began, **self._own_state()}
-        if _has_state(self.loader):
+        if self.started and _has_state(self.loader):  # torchdata's would begin its epoch now
             state["loader"] = self.loader.state_dict()
         return state
 
@@ -105,7 +105,7 @@ class Source:
                 sampler.set_epoch(epoch)
         if "loader" in state and _has_state(self.loader):
             self.loader.load_state_dict(state["loader"])
-            self._iterator = iter(self.loader) if state["started"] else None
+            self._iterator = iter(self.loader)
         elif state["started"]:
             one_shot = isinstance(self.loader, Iterator)
             self._find(0 if at_start or not one_shot else before)

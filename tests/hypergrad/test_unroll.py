@@ -36,7 +36,7 @@ class Program:
     options: tuple[tuple[str, Any], ...] = (("lr", 0.1),)
     steps: int = 5
     warm: int = 0
-    clipping: float = 0.0
+    clipping: Clipping = Clipping()  # noqa: RUF009  a frozen value
     micro: int = 1
     initial: Initial | None = None
 
@@ -59,7 +59,7 @@ class Program:
         tape = Tape.begin(optimizer, parameters, self.initial)
         for k in range(self.steps):
             objectives = losses[5 + k : 5 + k + self.micro]
-            tape.record(optimizer, [Objective(o) for o in objectives], Clipping(self.clipping))
+            tape.record(optimizer, [Objective(o) for o in objectives], self.clipping)
             self._step(optimizer, parameters, objectives, inputs)
             optimizer.param_groups[1]["lr"] *= 0.9
         return tuple(p.detach() for p in parameters), tape
@@ -68,8 +68,10 @@ class Program:
         optimizer.zero_grad()
         for objective in objectives:
             (objective(parameters, tuple(t.detach() for t in inputs)).loss / len(objectives)).backward()
-        if self.clipping:
-            torch.nn.utils.clip_grad_norm_(parameters, self.clipping)
+        if self.clipping.by == "value" and self.clipping.limit:
+            torch.nn.utils.clip_grad_value_(parameters, self.clipping.limit)
+        elif self.clipping.limit:
+            torch.nn.utils.clip_grad_norm_(parameters, self.clipping.limit)
         optimizer.step()
 
     def at(self, inputs: Tensors, *, differentiable: bool = False) -> Linearization:
@@ -121,9 +123,10 @@ PROGRAMS = {
     "rmsprop": Program(RMSprop, (("lr", 0.02), ("momentum", 0.5)), warm=1),
     "rmsprop, centered": Program(RMSprop, (("lr", 0.02), ("centered", True), ("alpha", 0.6)), warm=2),
     "adagrad": Program(Adagrad, (("lr", 0.1), ("lr_decay", 0.1), ("initial_accumulator_value", 0.1))),
-    "clipping": Program(SGD, (("lr", 0.1), ("momentum", 0.9)), clipping=1.0, warm=1),
-    "clipping that never acts": Program(clipping=1e6),
-    "micro-batches": Program(Adam, (("lr", 0.05),), micro=3, clipping=0.5),
+    "clipping": Program(SGD, (("lr", 0.1), ("momentum", 0.9)), clipping=Clipping(1.0), warm=1),
+    "clipping by value": Program(Adam, (("lr", 0.05),), clipping=Clipping(0.05, "value"), warm=1),
+    "clipping that never acts": Program(clipping=Clipping(1e6)),
+    "micro-batches": Program(Adam, (("lr", 0.05),), micro=3, clipping=Clipping(0.5)),
     "start from the inputs": Program(
         Adam, (("lr", 0.05),), initial=lambda i: (i[0][:3, None] * i[1] * 0.5, i[1].sin()), warm=2
     ),

@@ -59,8 +59,10 @@ def test_an_unfinished_accumulation_does_not_step() -> None:
 
 @pytest.mark.parametrize("clipping", [0.0, 1e-3, 0.5, 1e6])
 @pytest.mark.parametrize("size", [1, 2])
-def test_clipping_is_that_of_torch(clipping: float, size: int) -> None:
-    got = trained(net(), 4, data(), gradient_clipping=clipping, gradient_accumulation=size)
+@pytest.mark.parametrize("by", ["norm", "value"])
+def test_clipping_is_that_of_torch(clipping: float, size: int, by: str) -> None:
+    config = {"gradient_clipping": clipping, "gradient_clipping_by": by}
+    got = trained(net(), 4, data(), gradient_accumulation=size, **config)
     module = net()
     optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
     for part in chunks(data(), size):
@@ -68,7 +70,8 @@ def test_clipping_is_that_of_torch(clipping: float, size: int) -> None:
         for x, y in part:
             (F.mse_loss(module(x), y) / size).backward()
         if clipping:
-            nn.utils.clip_grad_norm_(module.parameters(), clipping)
+            clip = nn.utils.clip_grad_norm_ if by == "norm" else nn.utils.clip_grad_value_
+            clip(module.parameters(), clipping)
         optimizer.step()
     torch.testing.assert_close(got, [p.detach() for p in module.parameters()], rtol=EXACT, atol=EXACT)
 

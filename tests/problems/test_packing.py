@@ -1,0 +1,109 @@
+"""Batches as data and back: the same values, the same kinds, and no code of a file is ever run."""
+
+from __future__ import annotations
+
+import io
+from collections import OrderedDict, UserDict
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence, pack_sequence
+
+from multilevel.problems.packing import PackingError, pack, unpack
+
+
+class Pair(NamedTuple):
+    inputs: Tensor
+    labels: Tensor
+
+
+@dataclass
+class Graph:
+    nodes: Tensor
+    name: str
+
+
+class Encoding(UserDict):  # type: ignore[type-arg]
+    """As tokenizers return them."""
+
+
+VALUES: dict[str, Any] = {
+    "tensor": torch.arange(6.0).reshape(2, 3),
+    "bfloat16": torch.arange(6.0).bfloat16(),
+    "nothing": None,
+    "numbers": [1, 2.5, True, "text", b"bytes", 3 + 4j],
+    "nested": {"a": (torch.ones(2), [torch.zeros(1), {"b": None}]), 3: ()},
+    "ordered": OrderedDict(b=1, a=2),
+    "named": Pair(torch.ones(2, 3), torch.tensor([0, 1])),
+    "object": Graph(torch.ones(3), "ring"),
+    "encoding": Encoding(ids=torch.tensor([1, 2]), mask=torch.tensor([1, 0])),
+    "array": np.arange(6, dtype=np.float32).reshape(3, 2),
+    "booleans": np.array([True, False]),
+    "numpy's number": np.float32(1.5),
+    "sparse": torch.eye(3).to_sparse(),
+    "packed": pack_sequence([torch.ones(3), torch.ones(1)]),
+}
+
+
+def same(a: Any, b: Any) -> bool:
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, Tensor):
+        return a.dtype == b.dtype and torch.equal(a.to_dense(), b.to_dense())
+    if isinstance(a, np.ndarray):
+        return a.dtype == b.dtype and np.array_equal(a, b)
+    if isinstance(a, (UserDict, dict)):
+        return list(a) == list(b) and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
+    if isinstance(a, Graph):
+        return same(vars(a), vars(b))
+    return bool(a == b)
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_what_is_packed_comes_back_through_a_file(name: str) -> None:
+    file = io.BytesIO()
+    torch.save(pack(VALUES[name]), file)
+    file.seek(0)
+    assert same(unpack(torch.load(file, weights_only=True)), VALUES[name])
+
+
+def test_a_view_does_not_take_all_the_data_along() -> None:
+    data = torch.zeros(1000)
+    packed = pack([data[:3]])
+    assert packed[1][0].untyped_storage().nbytes() == 3 * data.element_size()
+
+
+@pytest.mark.parametrize("value", [{1, 2}, lambda: 1, [open], type("S", (), {"__slots__": ("a",)})()])
+def test_what_is_no_data_is_refused(value: Any) -> None:
+    with pytest.raises(PackingError, match="cannot be written into a checkpoint"):
+        pack(value)
+
+
+def test_an_unknown_class_is_refused() -> None:
+    with pytest.raises(PackingError, match="which this process does not know"):
+        unpack(("object", "elsewhere:Thing", []))
+
+
+def test_rebuilding_runs_no_code() -> None:
+    class Loud:
+        def __init__(self) -> None:
+            self.ran = True
+
+        def __setstate__(self, state: Any) -> None:
+            raise AssertionError
+
+    globals()["Loud"] = Loud
+    Loud.__qualname__ = "Loud"
+    assert vars(unpack(("object", f"{__name__}:Loud", [("ran", False)]))) == {"ran": False}
+
+
+def test_a_packed_sequence_keeps_its_lengths() -> None:
+    found = unpack(pack(VALUES["packed"]))
+    assert isinstance(found, PackedSequence)
+    assert torch.equal(found.batch_sizes, VALUES["packed"].batch_sizes)
