@@ -8,6 +8,7 @@ import torch
 from pydantic import Field, field_validator
 
 from ..hypergrad.errors import ConfigError
+from .logger_choice import LoggerChoices
 from .validation import Settings, refuse
 from .watching import EarlyStoppingSettings, KeepBestSettings
 
@@ -30,6 +31,9 @@ class EngineConfig(Settings):
         run_dir: The folder that checkpoints and logs are written to.
         checkpoint_every: Save the whole run every so many engine steps, and at the end; 0 never does.
         keep: How many of those checkpoints stay: the newest.
+        loggers: Where metrics are written: ``"console"``, ``"jsonl"``, ``"csv"``, ``"tensorboard"``, ``"wandb"`` and
+            ``"mlflow"``, each by its name or as a mapping with its options
+            (``{"name": "wandb", "project": "mine", "mode": "offline"}``).
         non_finite: What happens when a loss or a gradient is infinite or not a number. ``"raise"`` ends the run (looked
             for when metrics are written); ``"skip"`` leaves out the batch; ``"restore"`` puts every problem back to
             where it last was finite and goes on with other batches. The last two look at every level step, which makes
@@ -58,6 +62,7 @@ class EngineConfig(Settings):
     run_dir: str | None = Field(default=None, min_length=1)
     checkpoint_every: int = Field(default=0, ge=0)
     keep: int = Field(default=3, ge=1)
+    loggers: LoggerChoices = ()
     non_finite: Literal["raise", "skip", "restore"] = "raise"
     monitor: bool = False
     timing: bool = False

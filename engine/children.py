@@ -129,6 +129,9 @@ class Children:
                 process.terminate()
             else:  # asked a second time: whoever does not want to wait gives up what is not saved
                 process.kill()
+        if self.stopped_by is None:
+            # Not print(): the signal may have come in the middle of one.
+            os.write(2, b"\nstopping the runs; they save first (a second time: kills them)\n")
         self.stopped_by = number
 
 

@@ -88,11 +88,10 @@ def check(experiment: Which, overrides: Overrides = None, allow_import: Allow = 
     """Build everything and train nothing: print the graph, each level's method, pace and size."""
     with exit_codes():
         from ..configs.loader import load
-        from .build import build
+        from .dry import dry_build
         from .summary import summarize
 
-        loaded = load(experiment, overrides or ())
-        typer.echo(summarize(build(loaded, allow=allow_import or ())))
+        typer.echo(summarize(dry_build(load(experiment, overrides or ()), allow_import or ())))
 
 
 @app.command()
@@ -142,9 +141,11 @@ def audit(
     with exit_codes():
         from ..configs.loader import load
         from .audit.run import audit_experiment
+        from .dry import unwatched
         from .run_folder import RunFolder
 
-        found = audit_experiment(load(experiment, overrides or ()), upper, method, steps, allow_import or ())
+        loaded = unwatched(load(experiment, overrides or ()))
+        found = audit_experiment(loaded, upper, method, steps, allow_import or ())
         typer.echo(found.to_json() if as_json else found.to_text())
         if run_dir is not None:
             RunFolder(run_dir).save_audit(found)

@@ -24,6 +24,7 @@ from .environment import environment
 from .gradients import Gradients
 from .inspection import hypergradient
 from .interruption import Interrupted, Interruption
+from .loggers import build_loggers
 from .modes import evaluation_mode
 from .seeding import seed_everything
 from .stepper import Stepper
@@ -95,7 +96,8 @@ class Engine:
         self._next = 0
         self._interruption = Interruption()
         self._checkpoints = Checkpoints(self.run_dir, self.config.checkpoint_every, self.config.keep)
-        self.callbacks = Callbacks([*configured(self.config), *callbacks])
+        loggers = build_loggers(self.config.loggers, self.run_dir)
+        self.callbacks = Callbacks(configured(self.config, [*callbacks, *loggers]))
 
     @property
     def times(self) -> dict[str, Times]:

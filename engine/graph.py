@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeAlias
 
 import networkx as nx
@@ -47,6 +47,10 @@ class Graph:
             self.networkx.reverse(), key=lambda name: (self.networkx.out_degree(name) > 0, declared[name])
         )
         self.order: tuple[str, ...] = tuple(lowest_first)
+        # Asked for in every level step.
+        self._uppers = {name: self._sorted(self.networkx.predecessors(name)) for name in self.order}
+        self._lowers = {name: self._sorted(self.networkx.successors(name)) for name in self.order}
+        self._constrained = {name: self._sorted(self._along(name, UPPER_TO_LOWER)) for name in self.order}
         self._refuse_dead_ends()
 
     @property
@@ -56,11 +60,11 @@ class Graph:
 
     def uppers(self, name: str) -> tuple[str, ...]:
         """The problems directly above, in step order."""
-        return self._sorted(self.networkx.predecessors(name))
+        return self._uppers[name]
 
     def lowers(self, name: str) -> tuple[str, ...]:
         """The problems directly below, in step order."""
-        return self._sorted(self.networkx.successors(name))
+        return self._lowers[name]
 
     def below(self, name: str) -> frozenset[str]:
         """Every problem below, at any distance."""
@@ -68,7 +72,7 @@ class Graph:
 
     def constrained_by(self, name: str) -> tuple[str, ...]:
         """The lowers whose loss this problem's parameters enter."""
-        return self._sorted(v for _, v, d in self.networkx.out_edges(name, data=True) if d[UPPER_TO_LOWER])
+        return self._constrained[name]
 
     def read_by(self, name: str) -> tuple[str, ...]:
         """The uppers whose loss this problem's solution enters."""
@@ -87,6 +91,9 @@ class Graph:
         if not self.networkx.has_edge(upper, lower):
             self.networkx.add_edge(upper, lower, **{UPPER_TO_LOWER: False, LOWER_TO_UPPER: False})
         self.networkx.edges[upper, lower][kind] = True
+
+    def _along(self, name: str, kind: str) -> Iterator[str]:
+        return (lower for _, lower, edge in self.networkx.out_edges(name, data=True) if edge[kind])
 
     def _sorted(self, names: Iterable[str]) -> tuple[str, ...]:
         position = {name: i for i, name in enumerate(self.order)}

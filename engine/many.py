@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from ..configs.loader import LoadedExperiment, load
 from ..hypergrad.errors import choices
 from . import comparison
-from .build import build
 from .children import Children, Ended, Task
+from .dry import check
 from .many_progress import Progress
 from .plan import Member, Outcome, Plan, outcome, read_plan, select
 from .run_folder import MANY, RunFolder
@@ -75,19 +74,6 @@ def go_on_many(base: Path, overrides: Sequence[str], jobs: int | None, terms: Te
         return _run(plan, base, overrides, terms)
 
 
-def check(loaded: LoadedExperiment, terms: Terms) -> None:
-    """Build an experiment and throw it away: what is wrong with it is to be found before anything runs.
-
-    Raises:
-        ConfigError: It cannot be built.
-        GraphError: Its edges are wrong.
-    """
-    if loaded.experiment.engine.device == "auto":  # this process is to take no memory of an accelerator
-        engine = loaded.experiment.engine.model_copy(update={"device": "cpu"})
-        loaded = replace(loaded, experiment=loaded.experiment.model_copy(update={"engine": engine}))
-    build(loaded, allow=terms.allow)
-
-
 def is_many(folder: Path) -> bool:
     """Whether a folder is one of many runs."""
     return (folder / MANY).is_file()
@@ -102,7 +88,7 @@ def _run(plan: Plan, base: Path, overrides: Sequence[str], terms: Terms) -> list
         terms.say(f"{base}: {len(before) - len(todo)} of {len(before)} runs are finished, going on with the others")
     lengths = _lengths(base, todo, overrides, terms)
     children = Children(plan.jobs)
-    with Progress(plan, base, lengths, terms) as progress:
+    with Progress(plan.experiment, base, lengths, terms) as progress:
         tasks = [_task(base, member, overrides, terms) for member in todo]
         for ended in children.run(tasks, progress.look):
             found = _settle(base, todo[ended.number], ended)
@@ -121,7 +107,7 @@ def _lengths(base: Path, members: Sequence[Member], overrides: Sequence[str], te
     for member in members:
         loaded = load(RunFolder(base / member.folder).config, overrides)
         if overrides:
-            check(loaded, terms)
+            check(loaded, terms.allow)
         lengths[member.folder] = loaded.experiment.engine.train_iters
     return lengths
 

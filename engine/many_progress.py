@@ -12,7 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from .metrics import brief
-from .plan import Outcome, Plan
+from .plan import Outcome
 from .run_folder import RunFolder
 from .runs import Terms
 
@@ -26,20 +26,20 @@ class Progress:
     """A line for each run that ended and, on a terminal, a bar over the engine steps of all.
 
     Args:
-        plan: The runs.
+        title: What stands in front of the bar.
         base: The folder of their folders.
         lengths: The engine steps of those that are to run, by folder.
         terms: What holds for every run.
     """
 
-    def __init__(self, plan: Plan, base: Path, lengths: Mapping[str, int], terms: Terms) -> None:
-        self._plan, self._base, self._say = plan, base, terms.say
+    def __init__(self, title: str, base: Path, lengths: Mapping[str, int], terms: Terms) -> None:
+        self._base, self._say = base, terms.say
         self._lengths, self._steps = lengths, dict.fromkeys(lengths, 0)
         self._over: set[str] = set()
         self._looked = 0.0
         self._bar: tqdm[Any] = tqdm(
             total=sum(lengths.values()),
-            desc=plan.experiment,
+            desc=title,
             unit="step",
             dynamic_ncols=True,
             disable=terms.quiet or not lengths or not sys.stderr.isatty(),
@@ -58,21 +58,23 @@ class Progress:
         self._looked = time.monotonic()
         for folder in self._lengths.keys() - self._over:
             self._steps[folder] = max(self._steps[folder], steps_taken(RunFolder(self._base / folder).metrics))
-        self._bar.set_postfix_str(f"{len(self._over)}/{len(self._lengths)} runs", refresh=False)
-        self._bar.update(sum(self._steps.values()) - self._bar.n)
+        self._move()
 
     def ended(self, found: Outcome, seconds: float) -> None:
         """Say how a run ended."""
         folder = found.member.folder
         self._over.add(folder)
         self._steps[folder] = self._lengths[folder]  # it may have stopped early, or failed
-        line = (
-            f"[{len(self._over)}/{len(self._lengths)}] {self._plan.label(found.member)}: {self._said(found, seconds)}"
-        )
+        line = f"[{len(self._over)}/{len(self._lengths)}] {found.member.label}: {self._said(found, seconds)}"
         if self._bar.disable:
             self._say(line)
         else:
             self._bar.write(line, file=sys.stdout)
+            self._move()
+
+    def _move(self) -> None:
+        self._bar.set_postfix_str(f"{len(self._over)}/{len(self._lengths)} runs", refresh=False)
+        self._bar.update(sum(self._steps.values()) - self._bar.n)
 
     def _said(self, found: Outcome, seconds: float) -> str:
         if found.status == "finished":

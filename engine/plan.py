@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +26,12 @@ class Member:
     settings: dict[str, Any]
     seed: int | None = None
 
+    @property
+    def label(self) -> str:
+        """Settings and seed on one line."""
+        words = [f"{key}={shown(self.settings[full])}" for full, key in short_keys(self.settings).items()]
+        return ", ".join([*words, *([f"seed {self.seed}"] if self.seed is not None else [])])
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -45,15 +51,8 @@ class Plan:
 
     @property
     def keys(self) -> dict[str, str]:
-        """What is varied, by dotted key: the least of the key's end that tells it from the others."""
-        found = list(dict.fromkeys(key for member in self.members for key in member.settings))
-        return {key: _short(key, found) for key in found}
-
-    def label(self, member: Member) -> str:
-        """A run's settings and seed on one line."""
-        keys = self.keys or {key: _short(key, list(member.settings)) for key in member.settings}
-        words = [f"{keys[key]}={shown(value)}" for key, value in member.settings.items()]
-        return ", ".join([*words, *([f"seed {member.seed}"] if member.seed is not None else [])])
+        """What is varied, by dotted key, and what tables call it."""
+        return short_keys(self.members[0].settings)
 
 
 Status = Literal["finished", "failed", "unfinished"]
@@ -101,6 +100,13 @@ def read_plan(base: Path) -> Plan:
         raise ConfigError(f"{path}: not the record of many runs ({type(error).__name__}: {error})") from error
 
 
+def short_keys(keys: Iterable[str]) -> dict[str, str]:
+    """The least of each dotted key's end that tells it from the others."""
+    found = list(keys)
+    alone = {key: [end for end in _ends(key) if sum(_ends_in(other, end) for other in found) == 1] for key in found}
+    return {key: [*ends, key][0] for key, ends in alone.items()}
+
+
 def shown(value: Any) -> str:
     """A setting's value for people, as they would write it."""
     if isinstance(value, dict):
@@ -115,10 +121,11 @@ def select(outcomes: Iterable[Outcome], status: Status) -> list[Outcome]:
     return [found for found in outcomes if found.status == status]
 
 
-def _short(key: str, keys: Sequence[str]) -> str:
+def _ends(key: str) -> Iterator[str]:
     parts = key.split(".")
-    for count in range(1, len(parts)):
-        end = ".".join(parts[-count:])
-        if sum(f".{other}".endswith(f".{end}") for other in keys) == 1:
-            return end
-    return key
+    for count in range(1, len(parts) + 1):
+        yield ".".join(parts[-count:])
+
+
+def _ends_in(key: str, end: str) -> bool:
+    return f".{key}".endswith(f".{end}")

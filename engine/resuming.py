@@ -119,7 +119,10 @@ def say_report(report: Report, terms: Terms) -> None:
 
 def say_finished(folder: RunFolder, terms: Terms) -> None:
     """Say that there is nothing left to do, and what came out."""
-    terms.say(f"{folder.path}: finished already; to train longer: multilevel resume {folder.path} engine.train_iters=N")
+    longer = (
+        f"; to train longer: {terms.resume_command(folder.path)} engine.train_iters=N" if folder.checkpoints else ""
+    )
+    terms.say(f"{folder.path}: finished already{longer}")
     say_report(folder.report, terms)
 
 

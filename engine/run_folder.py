@@ -125,6 +125,11 @@ class RunFolder:
         self.refuse_taken()
         self._write(loaded)
 
+    def changed_files(self, loaded: LoadedExperiment) -> list[str]:
+        """The files of code that are not what they were when the run began."""
+        pairs = [(source, copy) for source, copy in self._files(loaded) if copy.is_file()]
+        return [str(copy.relative_to(self.path)) for source, copy in pairs if source.read_bytes() != copy.read_bytes()]
+
     def reopen(self, loaded: LoadedExperiment) -> None:
         """Make ready to go on, under settings that may have changed.
 
@@ -191,14 +196,18 @@ class RunFolder:
     def _write(self, loaded: LoadedExperiment) -> None:
         with self._writing():
             self.path.mkdir(parents=True, exist_ok=True)
-            for file in set(_files_named(loaded.experiment.plain())):
-                source, copy = loaded.folder / file, self.path / file
+            for source, copy in self._files(loaded):
                 if source != copy.resolve():
                     copy.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copyfile(source, copy)
             text = dump(loaded.experiment)
             if not self.exists or self.config.read_text(encoding="utf-8") != text:
                 write_text(self.config, text)
+
+    def _files(self, loaded: LoadedExperiment) -> list[tuple[Path, Path]]:
+        """The files of code that an experiment names, each with its copy here."""
+        names = dict.fromkeys(_files_named(loaded.experiment.plain()))
+        return [(loaded.folder / name, self.path / name) for name in names]
 
     def _probe(self) -> None:
         """Write a file and remove it: a folder may exist and be full, or not ours."""

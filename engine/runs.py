@@ -15,6 +15,7 @@ from .build import build
 from .callbacks import Callback
 from .callbacks.progress import ProgressBar
 from .engine import Engine
+from .loggers.jsonl import JsonLines
 from .metrics import scalars
 from .run_folder import RunFolder
 from .tables import table
@@ -98,12 +99,16 @@ def go_on(loaded: LoadedExperiment, folder: RunFolder, terms: Terms) -> Report:
     with folder.held():
         engine = _engine(loaded, folder, terms)
         step = engine.resume()
+        _refuse_shorter(engine, folder)
+        changed = folder.changed_files(loaded)
         folder.reopen(loaded)
         if step is None:
             folder.forget_metrics()
             terms.say(f"{folder.path}: no checkpoint yet: starting at step 0")
         else:
             terms.say(f"{folder.path}: resumed at step {step} of {engine.config.train_iters}")
+        for file in changed:
+            terms.say(f"{folder.path}: {file} has changed since the run began; from here on the new one is used")
         return _train(engine, loaded, folder, terms)
 
 
@@ -113,8 +118,12 @@ def report_table(report: Report) -> str:
 
 
 def _engine(loaded: LoadedExperiment, folder: RunFolder, terms: Terms) -> Engine:
-    bar: list[Callback] = [] if terms.quiet else [ProgressBar(loaded.experiment.name)]
-    return build(loaded, allow=terms.allow, callbacks=bar, run_dir=folder.path)
+    watching: list[Callback] = []
+    if not any(logger.name == JsonLines.name for logger in loaded.experiment.engine.loggers):
+        watching.append(JsonLines(folder.metrics))  # what `plot` and `report` read, whatever else is written
+    if not terms.quiet:
+        watching.append(ProgressBar(loaded.experiment.name))
+    return build(loaded, allow=terms.allow, callbacks=watching, run_dir=folder.path)
 
 
 def _train(engine: Engine, loaded: LoadedExperiment, folder: RunFolder, terms: Terms) -> Report:
@@ -133,6 +142,14 @@ def _train(engine: Engine, loaded: LoadedExperiment, folder: RunFolder, terms: T
     return report
 
 
+def _refuse_shorter(engine: Engine, folder: RunFolder) -> None:
+    if engine.step_count > engine.config.train_iters:
+        raise ConfigError(
+            f"{folder.path}: is at step {engine.step_count} already, beyond engine.train_iters="
+            f"{engine.config.train_iters}; give more than that, or start a new run"
+        )
+
+
 @contextmanager
 def _endings(engine: Engine, folder: RunFolder, terms: Terms) -> Iterator[None]:
     """Turn what ends a run early into what to tell the user, and how to go on."""
@@ -143,19 +160,21 @@ def _endings(engine: Engine, folder: RunFolder, terms: Terms) -> Iterator[None]:
         raise
     except KeyboardInterrupt as stop:
         raise RunInterrupted(
-            f"interrupted at step {engine.step_count}; {_how_to_go_on(folder, terms)}", getattr(stop, "exit_code", 130)
+            f"interrupted at step {engine.step_count}; {_how_to_go_on(engine, folder, terms)}",
+            getattr(stop, "exit_code", 130),
         ) from stop
     except Exception as error:
         log = folder.fail(error)
-        further = f"\n{_how_to_go_on(folder, terms)}" if folder.checkpoints else ""
+        further = f"\n{_how_to_go_on(engine, folder, terms)}" if folder.checkpoints else ""
         raise RunFailed(
             f"step {engine.step_count}: {type(error).__name__}: {error}\ntraceback: {log}{further}"
         ) from error
 
 
-def _how_to_go_on(folder: RunFolder, terms: Terms) -> str:
+def _how_to_go_on(engine: Engine, folder: RunFolder, terms: Terms) -> str:
     command = terms.resume_command(folder.path)
     if not folder.checkpoints:
         return f"there is no checkpoint; start again with: {command}"
     step = int(folder.checkpoints[0].stem.rpartition("-")[2])
-    return f"go on from step {step} with: {command}"
+    there = "" if step == engine.step_count else f"from step {step} "
+    return f"go on {there}with: {command}"

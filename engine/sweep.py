@@ -14,8 +14,8 @@ from ..configs.loader import LoadedExperiment, load
 from ..configs.overrides import parse_override
 from ..configs.validation import dotted
 from ..hypergrad.errors import ConfigError, GraphError
-from .many import check
-from .plan import Member, Plan, shown
+from .dry import check
+from .plan import Member, Plan, short_keys, shown
 from .runs import Terms
 
 OPENING, CLOSING, QUOTES = "[{", "]}", "\"'"
@@ -117,7 +117,7 @@ def _plan(
         varied = {dotted(o.path): o.value for o in map(parse_override, setting)}
         with _naming(varied):
             loaded = load(asked.which, [*fixed, *setting])
-            check(loaded, terms)
+            check(loaded, terms.allow)
         if asked.seeds is None:
             runs.append((varied, None, loaded))
             continue
@@ -128,7 +128,7 @@ def _plan(
         first = loaded.experiment.engine.seed or 0
         for seed in range(first, first + asked.seeds):
             runs.append((varied, seed, load(asked.which, [*fixed, *setting, f"{SEED}={seed}"])))
-    names = _Names(Plan("", tuple(Member("", varied) for varied, *_ in runs)).keys)
+    names = _Names()
     members = tuple(Member(names.folder(varied, seed), varied, seed) for varied, seed, _ in runs)
     experiment = runs[0][2].experiment.name
     return Plan(experiment, members, asked.jobs or 1, asked.metric), [loaded for *_, loaded in runs]
@@ -142,19 +142,18 @@ def _naming(setting: dict[str, Any]) -> Iterator[None]:
     except (ConfigError, GraphError) as error:
         if not setting:
             raise
-        label = Plan("", ()).label(Member("", setting))
-        raise type(error)(f"{error} (with {label})") from error
+        kind = GraphError if isinstance(error, GraphError) else ConfigError
+        raise kind(f"{error} (with {Member('', setting).label})") from error
 
 
 class _Names:
     """Names folders after settings: ``lr=0.1,momentum=0.9/seed0``."""
 
-    def __init__(self, keys: dict[str, str]) -> None:
-        self._keys = keys
+    def __init__(self) -> None:
         self._settings: dict[str, dict[str, Any]] = {}
 
     def folder(self, settings: dict[str, Any], seed: int | None) -> str:
-        words = [f"{self._keys[key]}={_safe(shown(value))}" for key, value in settings.items()]
+        words = [f"{key}={_safe(shown(settings[full]))}" for full, key in short_keys(settings).items()]
         name = first = ",".join(words)
         number = 2
         while self._settings.setdefault(name, settings) != settings:  # cut to the same

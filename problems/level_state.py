@@ -90,7 +90,8 @@ def cloned(tree: Any) -> Any:
         return tree.detach().clone()
     if isinstance(tree, dict):
         copy = tree.copy()  # keeps what kind of dict it is
-        copy.update({key: cloned(value) for key, value in tree.items()})
+        for key, value in tree.items():  # update() of a Counter would add
+            copy[key] = cloned(value)
         return copy
     if type(tree) in (list, tuple):
         return type(tree)(cloned(value) for value in tree)

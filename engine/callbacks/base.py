@@ -35,14 +35,15 @@ class Callback:
                 changed. Under ``precision="fp16"`` they are scaled.
         """
 
-    def on_level_step(self, engine: Engine, problem: Problem, metrics: Mapping[str, Tensor]) -> None:
+    def on_level_step(self, engine: Engine, problem: Problem, metrics: dict[str, Tensor]) -> None:
         """After a problem's level step.
 
         Args:
             engine: The engine.
             problem: The problem that advanced.
             metrics: ``"loss"`` and whatever else its ``training_step`` returned: detached tensors on the problem's
-                device. Fetching one (``.item()``) makes the host wait; do it only for what is shown.
+                device. Fetching one (``.item()``) makes the host wait; do it only for what is shown. Metrics that are
+                added here are shown and written with the others by the callbacks behind this one.
         """
 
     def on_step_end(self, engine: Engine) -> None:
@@ -79,7 +80,7 @@ class Callbacks(Callback):
         for callback in self.callbacks:
             callback.on_gradients(engine, problem, gradients)
 
-    def on_level_step(self, engine: Engine, problem: Problem, metrics: Mapping[str, Tensor]) -> None:
+    def on_level_step(self, engine: Engine, problem: Problem, metrics: dict[str, Tensor]) -> None:
         for callback in self.callbacks:
             callback.on_level_step(engine, problem, metrics)
 

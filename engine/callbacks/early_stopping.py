@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,7 +24,7 @@ class EarlyStopping(Callback):
 
     A value counts as an improvement where it is better than the last one that did, by more than ``min_delta``; one that
     is infinite or not a number never does. The run ends after the engine step in which the validation was the
-    ``patience``-th in a row without one.
+    ``patience``-th in a row without one. The first validation must have the metric; later ones without it do not count.
 
     At the end of the run, stopped early or not, the parameters and buffers of every problem are those of the last
     improvement, and so is ``engine.last_validation``. They are kept in main memory until then. Optimizers, schedulers
@@ -73,7 +74,9 @@ class EarlyStopping(Callback):
 
     def on_validation(self, engine: Engine, metrics: Mapping[str, Any]) -> None:
         value = self._watched.value(metrics)
-        if value is not None and self._improves(value):
+        if value is None:
+            return
+        if self._improves(value):
             self.best, self.best_step, self._waited = value, engine.step_count, 0
             if self._settings.restore:
                 self._measured = scalars(metrics)
@@ -108,7 +111,8 @@ class EarlyStopping(Callback):
 
     def _improves(self, value: float) -> bool:
         rank = self._watched.rank
-        return self.best is None or rank(value) < rank(self.best) - self._settings.min_delta
+        best = rank(self.best) - self._settings.min_delta if self.best is not None else math.inf
+        return rank(value) < best
 
 
 def _weights(problem: Problem) -> dict[str, Any]:

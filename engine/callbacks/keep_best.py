@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections.abc import Mapping
@@ -68,7 +69,7 @@ class KeepBest(Callback):
 
     def on_validation(self, engine: Engine, metrics: Mapping[str, Any]) -> None:
         value = self._watched.value(metrics)
-        if value is None:
+        if value is None or not math.isfinite(value):
             return
         entry = (value, engine.step_count)
         before = [kept for kept in self.kept if kept[1] != engine.step_count]
@@ -77,15 +78,10 @@ class KeepBest(Callback):
         try:
             if entry in self.kept:
                 self._write(engine, entry)
-            self._remove_others(engine)
         except OSError as error:
             self.kept = before
-            warnings.warn(
-                f"step {engine.step_count}: the checkpoint of this validation could not be kept ({error}); the run "
-                "goes on",
-                CheckpointWarning,
-                stacklevel=2,
-            )
+            _warn(engine, f"this validation is among the best, but its checkpoint could not be written ({error})")
+        self._remove_others(engine)
 
     def state_dict(self) -> dict[str, Any]:
         return {"seen": self._watched.seen, "kept": [list(entry) for entry in self.kept]}
@@ -111,11 +107,14 @@ class KeepBest(Callback):
         """
         if not is_first_process():
             return
-        wanted = {path.name for other in _all_of_them(engine) for path in other.files(engine)}
-        for path in _folder(engine).iterdir():
-            match = self._pattern.fullmatch(path.name)
-            if match and int(match[1]) <= engine.step_count and path.name not in wanted:
-                path.unlink(missing_ok=True)
+        wanted = {path.name for other in (self, *_others(engine)) for path in other.files(engine)}
+        try:
+            for path in _folder(engine).iterdir():
+                match = self._pattern.fullmatch(path.name)
+                if match and int(match[1]) <= engine.step_count and path.name not in wanted:
+                    path.unlink(missing_ok=True)
+        except OSError as error:
+            _warn(engine, f"a checkpoint that is no longer among the best could not be removed ({error})")
 
     def _file_name(self, value: float, step: int) -> str:
         return f"best-{self._name}-{value:.6g}-step-{step:08d}.pt"
@@ -127,5 +126,9 @@ def _folder(engine: Engine) -> Path:
     return engine.run_dir / "checkpoints"
 
 
-def _all_of_them(engine: Engine) -> list[KeepBest]:
+def _others(engine: Engine) -> list[KeepBest]:
     return [callback for callback in engine.callbacks.callbacks if isinstance(callback, KeepBest)]
+
+
+def _warn(engine: Engine, message: str) -> None:
+    warnings.warn(f"step {engine.step_count}: {message}; the run goes on", CheckpointWarning, stacklevel=3)

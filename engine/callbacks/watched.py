@@ -55,7 +55,7 @@ class Watched:
         """The metric's value, fetched from its device.
 
         Returns:
-            ``None`` where it is not finite, and where a later validation does not have it.
+            ``None`` where this validation does not have it, and an earlier one had.
 
         Raises:
             ProblemError: The first validation does not have it, or it is not a single number.
@@ -73,11 +73,11 @@ class Watched:
                 f"{_described(metrics[self.metric])}"
             )
         self.seen = True
-        return value if math.isfinite(value) else None
+        return value
 
     def rank(self, value: float) -> float:
-        """A number that is smaller where a value is better."""
-        return self._sign * value
+        """A number that is smaller where a value is better; infinite where that is infinite or not a number."""
+        return self._sign * value if math.isfinite(value) else math.inf
 
 
 def _described(value: Any) -> str:

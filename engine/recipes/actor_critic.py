@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ from torch import Tensor
 from torch.distributions import Categorical
 
 from ...hypergrad.errors import ConfigError
+from ...problems.problem import Problem
 from ...problems.recipes.actor_critic import Actor, Critic
 from ...problems.recipes.extras import extra
+from ..callbacks import Callback
 from ..engine import Engine
 from ..modes import evaluation_mode
 from .alone import only
@@ -39,7 +42,8 @@ class ActorCriticEngine(Engine):
     """
 
     def __init__(self, *engine: Any, test: Any, **settings: Any) -> None:
-        super().__init__(*engine, **settings)
+        callbacks = [*settings.pop("callbacks", ()), TrainingReturns()]
+        super().__init__(*engine, callbacks=callbacks, **settings)
         extra("matplotlib", "the learning curve")  # now rather than after the run
         for name, env in (("env", self.env), ("test", test)):
             if not hasattr(env, "num_envs"):
@@ -47,13 +51,6 @@ class ActorCriticEngine(Engine):
         self.test = test
         self.curve = Curve()
         self._actor, self._critic = only(self, Actor), only(self, Critic)
-
-    def step(self) -> None:
-        before = self._critic.experience
-        super().step()
-        metrics = self.last_metrics[self._critic.name]
-        if self._critic.experience > before and "episode return" in metrics:
-            self.curve.training.append((self._critic.experience, metrics["episode return"].item()))
 
     def validation(self) -> dict[str, float]:
         """The mean return of the most likely actions, over one episode in each test environment."""
@@ -75,6 +72,12 @@ class ActorCriticEngine(Engine):
             "environment steps": self._critic.experience,
         }
 
+    def get_extra_state(self) -> dict[str, Any]:
+        return asdict(self.curve)
+
+    def set_extra_state(self, state: Any) -> None:
+        self.curve = Curve(**state)
+
     def _returns(self, act: Callable[[Categorical], Tensor]) -> Tensor:
         """Play one episode in each test environment."""
         device = self._actor.device
@@ -87,6 +90,14 @@ class ActorCriticEngine(Engine):
             returns += torch.as_tensor(rewards, dtype=returns.dtype) * running
             running &= ~torch.as_tensor(terminated | truncated)
         return returns
+
+
+class TrainingReturns(Callback):
+    """Adds what the critic's rollouts bring to the learning curve, as soon as they are played."""
+
+    def on_level_step(self, engine: Engine, problem: Problem, metrics: Mapping[str, Tensor]) -> None:
+        if isinstance(engine, ActorCriticEngine) and isinstance(problem, Critic) and "episode return" in metrics:
+            engine.curve.add_training(problem.experience, metrics["episode return"])
 
 
 def greedy(policy: Categorical) -> Tensor:

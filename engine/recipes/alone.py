@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-import torch
-
 from ...configs import EngineConfig
 from ...hypergrad.errors import ConfigError
 from ...problems.problem import Problem
@@ -27,30 +25,23 @@ class Start:
     def __init__(self, problem: Problem) -> None:
         self._problem = problem
         self._state = copy.deepcopy(problem.state_dict())
-        generator = getattr(problem.train_data_loader, "generator", None)
-        self._order = generator.get_state() if isinstance(generator, torch.Generator) else None
 
     @contextmanager
     def parts(self) -> Iterator[dict[str, Any]]:
         """The problem's parts as they were at the start, for another problem; inside, they are lent to that one."""
         problem = self._problem
-        trained, loader = copy.deepcopy(problem.state_dict()), problem.train_data_loader
-        now = loader.generator.get_state() if self._order is not None else None
+        trained = copy.deepcopy(problem.state_dict())
         try:
             problem.load_state_dict(self._state)
-            if self._order is not None:
-                loader.generator.set_state(self._order)
             yield {
                 "module": problem.module,
                 "optimizer": problem.optimizer,
                 "scheduler": problem.scheduler,
-                "train_data_loader": loader,
+                "train_data_loader": problem.train_data_loader,
                 "config": problem.config,
             }
         finally:
             problem.load_state_dict(trained)
-            if now is not None:
-                loader.generator.set_state(now)
 
 
 def train_alone(problem: Problem, steps: int, device: str) -> None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from .weights_picture import GRID, INK, MUTED, RIGHT
 
 TRAINING = "#94a3b8"
@@ -31,6 +33,11 @@ class Curve:
             self.steps.pop(), self.returns.pop()
         self.steps.append(steps)
         self.returns.append(value)
+
+    def add_training(self, steps: int, value: Tensor) -> None:
+        """Add what was earned while training; of several at the same number of steps, the first stays."""
+        if not self.training or self.training[-1][0] < steps:
+            self.training.append((steps, value.item()))
 
 
 def save_curve_picture(curve: Curve, path: Path, *, episodes: int) -> None:

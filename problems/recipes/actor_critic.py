@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.distributions import Categorical
 
 from ..problem import Problem
+from ..to_device import to_device
 from .rollouts import Player, Rollout, advantages
 
 
@@ -48,10 +49,10 @@ class Critic(Problem):
         return values.squeeze(-1)
 
     def on_inner_loop_start(self) -> None:
-        self._rollout = None
+        self._rollout = self._batch = None
 
     def get_batch(self) -> Any:
-        if self._rollout is None:
+        if self._batch is None:
             rollout = self.rollout
             # Fixed for the whole inner loop: the problem is a regression, not a chase after its own estimates.
             returns = self.advantages + self(rollout.states).detach()
@@ -61,6 +62,21 @@ class Critic(Problem):
     def training_step(self, batch: Any) -> Tensor:
         states, returns = batch
         return F.mse_loss(self(states), returns)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        return {
+            "experience": self.experience,
+            "player": self._player.state_dict() if self._player is not None else None,
+            "rollout": self._rollout._asdict() if self._rollout is not None else None,
+            "batch": self._batch,
+        }
+
+    def set_extra_state(self, state: Any) -> None:
+        rollout, player = to_device((state["rollout"], state["player"]), self.device)
+        self.experience = state["experience"]
+        self._player = Player(self.env, self.device, player) if player is not None else None
+        self._rollout = Rollout(**rollout) if rollout is not None else None
+        self._batch = to_device(state["batch"], self.device)
 
     @property
     def rollout(self) -> Rollout:

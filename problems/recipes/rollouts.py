@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -44,12 +44,13 @@ class Player:
     Args:
         env: A vector environment of gymnasium that starts episodes over by itself, in the step after their end.
         device: Where the rollouts are wanted.
+        state: What :meth:`state_dict` returned: the environment is at that place already. It is reset without one.
 
     Raises:
         ConfigError: It is something else.
     """
 
-    def __init__(self, env: Any, device: torch.device) -> None:
+    def __init__(self, env: Any, device: torch.device, state: Mapping[str, Tensor] | None = None) -> None:
         mode = getattr(getattr(env, "metadata", {}).get("autoreset_mode"), "name", None)
         if mode != "NEXT_STEP":
             raise ConfigError(
@@ -58,8 +59,15 @@ class Player:
             )
         self._env = env
         self._device = device
+        if state is not None:
+            self._states, self._ended = state["states"].to(device), state["ended"].to(device)
+            return
         self._states = self._tensor(env.reset()[0])
         self._ended = torch.zeros(env.num_envs, dtype=torch.bool, device=device)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What was last seen of the environment."""
+        return {"states": self._states, "ended": self._ended}
 
     def play(self, policy: Callable[[Tensor], Distribution], steps: int) -> Rollout:
         """Take steps in every environment; no gradient is kept."""
