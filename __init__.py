@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from .configs import Config as Config
     from .configs import EngineConfig as EngineConfig
     from .engine.callbacks import Callback as Callback
+    from .engine.callbacks import EarlyStopping as EarlyStopping
+    from .engine.callbacks import KeepBest as KeepBest
+    from .engine.callbacks import Monitor as Monitor
     from .engine.engine import Engine as Engine
     from .hypergrad.cg import CG as CG
     from .hypergrad.darts import Darts as Darts
@@ -44,6 +47,9 @@ _HOME = {
     "Config": "configs",
     "EngineConfig": "configs",
     "Callback": "engine.callbacks",
+    "EarlyStopping": "engine.callbacks",
+    "KeepBest": "engine.callbacks",
+    "Monitor": "engine.callbacks",
     "Engine": "engine.engine",
     "CG": "hypergrad.cg",
     "Darts": "hypergrad.darts",

@@ -9,7 +9,7 @@ import typer
 
 from .._version import __version__
 from .exit_codes import exit_codes
-from .options import Allow, Jobs, Overrides, Quiet, Resume, RunDir, Seeds, Which
+from .options import Allow, Jobs, Output, Overrides, Quiet, Resume, RunDir, Seeds, Which
 
 if TYPE_CHECKING:
     from .runs import Terms
@@ -154,6 +154,34 @@ def audit(
 
             save_audit_picture(found, png)
             typer.echo(f"\nwrote {png}", err=True)
+
+
+@app.command()
+def plot(
+    folders: Annotated[list[Path], typer.Argument(metavar="RUN_DIR", help="Of runs, of --seeds or of sweeps.")],
+    output: Output = None,
+    metric: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(metavar="NAME", help="Draw this metric only; may be repeated."),
+    ] = None,
+) -> None:
+    """Draw loss and metrics of every level; several runs together."""
+    with exit_codes():
+        from .reporting import commands
+
+        typer.echo(f"wrote {commands.plot(folders, output, metric or ())}")
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The folder of a run.")],
+    output: Output = None,
+) -> None:
+    """Write one page about a run: result, graph, curves, timing, audit, settings."""
+    with exit_codes():
+        from .reporting import commands
+
+        typer.echo(f"wrote {commands.report(folder, output)}")
 
 
 @app.command("list")

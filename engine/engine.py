@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+from typing_extensions import Self
 
 from ..configs import EngineConfig
 from ..hypergrad.errors import ConfigError, GraphError, choices
@@ -42,7 +43,7 @@ class Engine:
         edges: ``[(upper, lower), ...]``, the short form: both directions of each pair.
         config: Length of the run, device, response; ``EngineConfig()`` by default.
         env: Any object, which every problem then finds as ``self.env``. A gymnasium environment, single or vector, is
-            seeded from ``config.seed`` and closed when :meth:`run` ends, and the episodes that end in it are among the
+            seeded from ``config.seed`` and closed by :meth:`close`, and the episodes that end in it are among the
             metrics of the problem that steps it. Step it in ``get_batch``, not in ``training_step``, which is evaluated
             as often as a method needs.
         callbacks: What watches the run, in order.
@@ -129,8 +130,16 @@ class Engine:
                 self._checkpoints.save(self)
             self.callbacks.on_exception(self, error)
             raise
-        finally:
-            self.environment.close()
+
+    def close(self) -> None:
+        """Close the environment, where there is one. An engine is a context manager that does so at the end."""
+        self.environment.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def _run(self) -> None:
         self._checkpoints.begin(self)

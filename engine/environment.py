@@ -104,7 +104,8 @@ class GymnasiumEnvironment(Environment):
         if seed is not None:
             self.env.reset(seed=seed)
             for name in SPACES:
-                if is_space(space := getattr(self.env, name, None)):
+                space: Any = getattr(self.env, name, None)
+                if is_space(space):
                     space.seed(seed)
 
     @property

@@ -149,7 +149,7 @@ class _Writer:
     def _attributes(self, value: Any, path: str, done: set[str] | None = None) -> tuple[dict[str, Any], list[str]]:
         found = {name: part for name, part in attributes(value).items() if name not in (done or ())}
         kept = {name: self.write(part, f"{path}.{name}") for name, part in found.items() if not is_constant(part)}
-        return kept, [name for name in (*found, *(done or ())) if name not in kept]
+        return kept, sorted({*found, *(done or ())} - kept.keys())
 
     def _parts(self, values: Any, path: str) -> list[Any]:
         return [self.write(value, f"{path}[{i}]") for i, value in enumerate(values)]

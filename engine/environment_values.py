@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copyreg
+import dataclasses
 import datetime
 import enum
 import functools
@@ -29,6 +30,7 @@ CONSTANT = (
     weakref.ref, re.Pattern, pathlib.PurePath, logging.Logger,
 )  # fmt: skip
 """What is built and not changed: an object that was built in the same way has it already."""
+CONSTANT_NAMES = {"EnvSpec", "WrapperSpec", "ufunc"}
 MADE = (
     range, slice, datetime.datetime, datetime.date, datetime.time, datetime.timedelta, datetime.timezone, Decimal,
     Fraction, torch.Size,
@@ -57,9 +59,7 @@ class Unwritable(Exception):  # noqa: N818  nothing is wrong; the caller looks f
 
 def is_constant(value: Any) -> bool:
     """Whether it belongs to how an object is built, or to how it is drawn."""
-    module = type(value).__module__
-    drawn, numpy_kind = module.partition(".")[0] == "pygame", module == "numpy" and type(value).__name__ == "ufunc"
-    return isinstance(value, CONSTANT) or drawn or numpy_kind or type(value).__name__ in ("EnvSpec", "WrapperSpec")
+    return isinstance(value, CONSTANT) or _package(value) == "pygame" or type(value).__name__ in CONSTANT_NAMES
 
 
 def write_value(value: Any, write: Callable[[Any], Any]) -> tuple[Any, ...] | None:
@@ -153,13 +153,24 @@ def restored_generator(kind: str, state: Any, current: Any) -> Any:
 
 def is_its_attributes(value: Any) -> bool:
     """Whether pickle, too, would keep nothing of an object but its class and its attributes."""
-    if type(value).__module__.partition(".")[0] in OF_A_PROCESS:
+    if _package(value) in OF_A_PROCESS:
         return False
     try:
-        made, arguments, _, *items = value.__reduce_ex__(2)
+        made, arguments, state, *items = (*value.__reduce_ex__(2), None)[:5]
     except Exception:  # it cannot be pickled: there is more to it
         return False
-    return made is copyreg.__newobj__ and arguments == (type(value),) and not any(items)  # type: ignore[attr-defined]
+    plain = made is copyreg.__newobj__ and arguments == (type(value),)  # type: ignore[attr-defined]
+    return plain and not any(items) and _names(value, state) == attributes(value).keys()
+
+
+def _names(value: Any, state: Any) -> set[str] | None:
+    """The attributes in what pickle would keep; ``None`` where that is something else."""
+    if isinstance(state, list) and dataclasses.is_dataclass(value):  # a frozen one with slots
+        return {field.name for field in dataclasses.fields(value)}
+    parts = state if isinstance(state, tuple) else (state,)
+    if not all(part is None or isinstance(part, dict) for part in parts):
+        return None
+    return {name for part in parts for name in part or ()}
 
 
 def attributes(value: Any) -> dict[str, Any]:
@@ -178,10 +189,9 @@ def set_attribute(value: Any, name: str, part: Any) -> None:
         object.__setattr__(value, name, part)
 
 
-@functools.lru_cache(maxsize=256)  # one text for all objects of a class: pickle writes it once
 def class_name(cls: type) -> str:
     """What :func:`known_class` finds it by."""
-    return f"{cls.__module__}:{cls.__qualname__}"
+    return sys.intern(f"{getattr(cls, '__module__', None)}:{cls.__qualname__}")  # pickle writes one text once
 
 
 def known_class(name: str) -> Any:
@@ -224,6 +234,11 @@ def holds_state(part: Any) -> bool:
     """Whether an attribute is an environment, a space or a generator, or a container of such."""
     parts = list(part.values()) if isinstance(part, dict) else part if type(part) in (list, tuple) else [part]
     return bool(parts) and all(is_environment(p) or is_space(p) or generator_state(p) is not None for p in parts)
+
+
+def _package(value: Any) -> str:
+    module = getattr(type(value), "__module__", "")  # classes made by SWIG may have none
+    return str(module).partition(".")[0]
 
 
 def _slots(cls: type) -> tuple[str, ...]:

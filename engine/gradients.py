@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
+from ..hypergrad.autograd import scalar_gradients
 from ..hypergrad.errors import ProblemError
 from ..hypergrad.hierarchy import Hierarchy
 from ..hypergrad.method import Method
@@ -66,6 +66,9 @@ class Gradients:
         self._read = {
             name: [m for m in self.relations.inside[name] if name in graph.read_by(m)] for name in graph.order
         }
+        self._wrt = {
+            name: tuple(p for m in (name, *read) for p in levels[m].parameters) for name, read in self._read.items()
+        }
 
     def total(self, name: str, loss: Tensor, stopwatch: Stopwatch | None = None) -> LevelGradients:
         """The total gradient of a problem's loss with respect to its own parameters.
@@ -84,15 +87,16 @@ class Gradients:
                 f"problem '{name}': its loss does not depend on any parameter that can be trained; was it computed "
                 "under no_grad, detached, or from another problem that is not its lower?"
             )
-        lowers = [p for m in read for p in self._levels[m].parameters]
-        gradients = torch.autograd.grad(loss, (*own, *lowers), allow_unused=True)
+        gradients = scalar_gradients(loss, self._wrt[name])
         direct = gradients[: len(own)]
         cotangents = self._cotangents(read, gradients[len(own) :])
         if stopwatch is not None:
             stopwatch.lap("backward")
-        swept = self.hierarchy.sweep(name, cotangents) if cotangents else None
-        if stopwatch is not None:
-            stopwatch.lap("sweep")
+        swept = None
+        if cotangents:
+            swept = self.hierarchy.sweep(name, cotangents)
+            if stopwatch is not None:
+                stopwatch.lap("sweep")
         if swept is None:
             self._refuse_standstill(name, direct)
             return LevelGradients(direct, direct, None, cotangents)
@@ -116,5 +120,6 @@ class Gradients:
             part = flat[start : start + len(parameters)]
             start += len(parameters)
             if any(g is not None for g in part):
-                cotangents[member] = filled((g.to_dense() if g is not None else None for g in part), parameters)
+                dense = (g.to_dense() if g is not None and g.is_sparse else g for g in part)
+                cotangents[member] = filled(dense, parameters)
         return cotangents

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ..configs.loader import LoadedExperiment, load
@@ -88,12 +89,12 @@ def _run(plan: Plan, base: Path, overrides: Sequence[str], terms: Terms) -> list
         terms.say(f"{base}: {len(before) - len(todo)} of {len(before)} runs are finished, going on with the others")
     lengths = _lengths(base, todo, overrides, terms)
     children = Children(plan.jobs)
-    with Progress(plan.experiment, base, lengths, terms) as progress:
+    with Progress(plan, base, lengths, terms) as progress:
         tasks = [_task(base, member, overrides, terms) for member in todo]
         for ended in children.run(tasks, progress.look):
             found = _settle(base, todo[ended.number], ended)
             progress.ended(found, ended.seconds)
-            comparison.save(plan, [outcome(base, member) for member in plan.members], base)
+            _save(plan, base, terms)
     return _conclude(plan, base, children.stopped_by, terms)
 
 
@@ -123,9 +124,17 @@ def _settle(base: Path, member: Member, ended: Ended) -> Outcome:
     """How a run stands whose process has ended; where that left no traceback, write down why it ended."""
     found = outcome(base, member)
     if found.status == "unfinished" and ended.code not in STOPPED:
-        RunFolder(base / member.folder).fail(_why(ended))
+        with suppress(OSError):  # on a full disk the others go on as well as they can
+            RunFolder(base / member.folder).fail(_why(ended))
         found = outcome(base, member)
     return found
+
+
+def _save(plan: Plan, base: Path, terms: Terms) -> None:
+    try:
+        comparison.save(plan, [outcome(base, member) for member in plan.members], base)
+    except OSError as error:
+        terms.say(f"{base}: {MANY} and {comparison.CSV} cannot be written now ({error.strerror or error})")
 
 
 def _why(ended: Ended) -> str:

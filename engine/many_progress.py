@@ -12,7 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from .metrics import brief
-from .plan import Outcome
+from .plan import Outcome, Plan
 from .run_folder import RunFolder
 from .runs import Terms
 
@@ -26,20 +26,20 @@ class Progress:
     """A line for each run that ended and, on a terminal, a bar over the engine steps of all.
 
     Args:
-        title: What stands in front of the bar.
+        plan: The runs.
         base: The folder of their folders.
         lengths: The engine steps of those that are to run, by folder.
         terms: What holds for every run.
     """
 
-    def __init__(self, title: str, base: Path, lengths: Mapping[str, int], terms: Terms) -> None:
-        self._base, self._say = base, terms.say
+    def __init__(self, plan: Plan, base: Path, lengths: Mapping[str, int], terms: Terms) -> None:
+        self._plan, self._base, self._say = plan, base, terms.say
         self._lengths, self._steps = lengths, dict.fromkeys(lengths, 0)
         self._over: set[str] = set()
         self._looked = 0.0
         self._bar: tqdm[Any] = tqdm(
             total=sum(lengths.values()),
-            desc=title,
+            desc=plan.experiment,
             unit="step",
             dynamic_ncols=True,
             disable=terms.quiet or not lengths or not sys.stderr.isatty(),
@@ -78,7 +78,8 @@ class Progress:
 
     def _said(self, found: Outcome, seconds: float) -> str:
         if found.status == "finished":
-            return f"{brief(found.report) or 'finished'} ({seconds:.1f} s)"
+            shown = {name: value for name, value in found.report.items() if name == self._plan.metric} or found.report
+            return f"{brief(shown) or 'finished'} ({seconds:.1f} s)"
         return "stopped" if found.error is None else f"failed: {found.error} ({self._base / found.member.folder})"
 
 

@@ -64,12 +64,14 @@ def unfinished(loaded: LoadedExperiment, parent: Path = Path("runs")) -> RunFold
 
 def unfinished_many(plan: Plan, loaded: Sequence[LoadedExperiment], parent: Path = Path("runs")) -> Path | None:
     """The newest folder ``<parent>/<name>-*`` of these very runs, of which some have not come to their end."""
-    for base in _newest_first(plan.experiment, parent):
-        if is_many(base) and {m.folder for m in read_plan(base).members} == {m.folder for m in plan.members}:
-            folders = [RunFolder(base / member.folder) for member in plan.members]
-            same = all(not _differences(x.experiment, f) for x, f in zip(loaded, folders, strict=True))
-            if same and not all(folder.finished for folder in folders):
-                return base
+    for base in filter(is_many, _newest_first(plan.experiment, parent)):
+        folders = [RunFolder(base / member.folder) for member in plan.members]
+        try:
+            refuse_others(plan, loaded, base)
+        except ConfigError:
+            continue
+        if not all(folder.finished for folder in folders):
+            return base
     return None
 
 

@@ -149,10 +149,19 @@ class RunFolder:
             shutil.rmtree(self.path / "tensorboard", ignore_errors=True)
 
     def save_weights(self, engine: Engine) -> None:
-        """Write what was learned."""
-        beside = self.path / ".final.pt"
-        torch.save({name: p.module.state_dict() for name, p in engine.problems.items()}, beside)
-        beside.replace(self.path / "final.pt")
+        """Write what was learned.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        path, beside = self.path / "final.pt", self.path / ".final.pt"
+        try:
+            torch.save({name: p.module.state_dict() for name, p in engine.problems.items()}, beside)
+            beside.replace(path)
+        except RuntimeError as error:  # torch's writer reports a full disk in its own way
+            raise OSError(f"{path} cannot be written; is the disk full? ({error})") from error
+        finally:
+            beside.unlink(missing_ok=True)
 
     def save_timing(self, engine: Engine) -> None:
         """Write where the time went."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -136,9 +137,8 @@ def _train(engine: Engine, loaded: LoadedExperiment, folder: RunFolder, terms: T
         report = scalars(engine.report(folder.path))
         folder.save_report(report)
     seed = loaded.experiment.engine.seed
-    seeded = "" if seed is None else f", seed {seed}"
-    steps = f"steps {first + 1} to {engine.step_count}" if first else f"{engine.step_count} steps"
-    terms.say(f"{loaded.experiment.name}{seeded}: {steps} in {seconds:.1f} s, in {folder.path}")
+    name = loaded.experiment.name if seed is None else f"{loaded.experiment.name}, seed {seed}"
+    terms.say(f"{name}: {_steps(first, engine.step_count)} in {seconds:.1f} s, in {folder.path}")
     return report
 
 
@@ -150,13 +150,19 @@ def _refuse_shorter(engine: Engine, folder: RunFolder) -> None:
         )
 
 
+def _steps(first: int, last: int) -> str:
+    if first == last:
+        return f"no step after step {last}"
+    return f"steps {first + 1} to {last}" if first else f"{last} steps"
+
+
 @contextmanager
 def _endings(engine: Engine, folder: RunFolder, terms: Terms) -> Iterator[None]:
     """Turn what ends a run early into what to tell the user, and how to go on."""
     try:
         yield
     except (ConfigError, GraphError) as error:
-        folder.fail(error)
+        _keep(folder, error)
         raise
     except KeyboardInterrupt as stop:
         raise RunInterrupted(
@@ -164,11 +170,18 @@ def _endings(engine: Engine, folder: RunFolder, terms: Terms) -> Iterator[None]:
             getattr(stop, "exit_code", 130),
         ) from stop
     except Exception as error:
-        log = folder.fail(error)
+        kept = _keep(folder, error)
         further = f"\n{_how_to_go_on(engine, folder, terms)}" if folder.checkpoints else ""
-        raise RunFailed(
-            f"step {engine.step_count}: {type(error).__name__}: {error}\ntraceback: {log}{further}"
-        ) from error
+        raise RunFailed(f"step {engine.step_count}: {type(error).__name__}: {error}\n{kept}{further}") from error
+
+
+def _keep(folder: RunFolder, error: Exception) -> str:
+    """Write the traceback of an error and say where; where the disk is full, say the traceback."""
+    try:
+        return f"traceback: {folder.fail(error)}"
+    except OSError as unwritable:
+        lines = "".join(traceback.format_exception(error)).rstrip()
+        return f"its traceback cannot be written ({unwritable.strerror or unwritable}):\n{lines}"
 
 
 def _how_to_go_on(engine: Engine, folder: RunFolder, terms: Terms) -> str:

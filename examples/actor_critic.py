@@ -1,7 +1,7 @@
 """Actor-critic on CartPole as a bilevel problem: the critic below answers the policy of the actor above.
 
 The actor's choices are made in the environment, where nothing can be differentiated: its gradient is that of the score
-function. The engine seeds the environment, logs the returns of its episodes, and closes it.
+function. The engine seeds the environment, logs the returns of its episodes, and closes it at the end.
 """
 
 import torch
@@ -26,6 +26,7 @@ def main(rollouts=400, seed=0):
     engine = Engine([actor, critic], edges=[(actor, critic)], env=environments("CartPole-v1", 32),
                     config=EngineConfig(train_iters=5 * rollouts, seed=seed))  # fmt: skip
     engine.run()
+    engine.close()
     episodes = engine.last_metrics["critic"]
     print(f"mean return of the last 100 of {episodes['episodes']:.0f} episodes: {episodes['episode return']:.1f}")
     return episodes["episode return"].item()

@@ -11,11 +11,16 @@ from .tensors import Tensors, norm, scale, subtract
 def difference_product(at: Linearization, vector: Tensors, radius: float) -> Tensors:
     """[dF/dphi(theta + r v) - dF/dphi(theta - r v)] / 2r with r = radius / norm(v); zero where v is zero.
 
-    The step stays a tensor: reading it would make the host wait for the device.
+    On a GPU the step stays a tensor: reading it would make the host wait for the device.
     """
     with torch.no_grad():
-        length = norm(vector)
-        step = radius / torch.where(length > 0, length, torch.ones_like(length))
+        step = _step(norm(vector), radius)
     offset = scale(vector, step)
-    forward, backward = at.input_gradient(offset), at.input_gradient(scale(offset, -1.0))
+    forward, backward = at.input_gradient(offset), at.input_gradient(offset, sign=-1.0)
     return scale(subtract(forward, backward), 0.5 / step)
+
+
+def _step(length: torch.Tensor, radius: float) -> float | torch.Tensor:
+    if length.device.type == "cpu":
+        return radius / (length.item() or 1.0)
+    return radius / torch.where(length > 0, length, torch.ones_like(length))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from .autograd import scalar_gradients
 from .moving import Counting, Pass, evaluating, moved, recorded
 from .objective import Evaluation, Objective, State
 from .tally import count
@@ -99,12 +100,13 @@ class Linearization:
         with torch.no_grad():
             return method.solve(self, vector)
 
-    def input_gradient(self, offset: Tensors) -> Tensors:
-        """dF/dphi at theta + offset, one tensor per input, from first derivatives alone.
+    def input_gradient(self, offset: Tensors, *, sign: float = 1.0) -> Tensors:
+        """dF/dphi at theta + sign * offset, one tensor per input, from first derivatives alone.
 
         Responses inside the objective move along, to first order.
         """
-        point = add(self.solution if self.differentiable else tuple(t.detach() for t in self.solution), offset)
+        with torch.set_grad_enabled(self.differentiable):
+            point = add(self.solution, offset, sign)
         # Aliases once more: the offset may itself depend on the inputs, and this is a partial derivative.
         inputs = tuple(_view(t) for t in self.inputs) if self.differentiable else self.inputs
         counting = Counting()
@@ -146,7 +148,9 @@ def gradients(value: Tensor, wrt: Tensors, *, create_graph: bool = False) -> Ten
     if not value.requires_grad or not wrt:
         return filled([None] * len(wrt), wrt)
     count("gradients")
-    return filled(torch.autograd.grad(value, wrt, create_graph=create_graph, allow_unused=True), wrt)
+    if not create_graph:
+        return filled(scalar_gradients(value, wrt), wrt)
+    return filled(torch.autograd.grad(value, wrt, create_graph=True, allow_unused=True), wrt)
 
 
 def _leaf(tensor: Tensor) -> Tensor:

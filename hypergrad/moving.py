@@ -13,8 +13,7 @@ them: one pass at the base point records them, a second beside it moves them, la
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -138,11 +137,16 @@ def current_pass() -> Pass:
     return _pass.get()
 
 
-@contextmanager
-def evaluating(new: Pass) -> Iterator[None]:
+class evaluating:  # noqa: N801  used like a function; a generator would cost each evaluation another microsecond
     """Run an evaluation of an objective as the given pass."""
-    token = _pass.set(new)
-    try:
-        yield
-    finally:
-        _pass.reset(token)
+
+    __slots__ = ("_new", "_token")
+
+    def __init__(self, new: Pass) -> None:
+        self._new = new
+
+    def __enter__(self) -> None:
+        self._token = _pass.set(self._new)
+
+    def __exit__(self, *error: object) -> None:
+        _pass.reset(self._token)

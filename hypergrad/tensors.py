@@ -55,7 +55,7 @@ def zeros_like(x: Iterable[Tensor]) -> Tensors:
 
 def filled(gradients: Iterable[Tensor | None], like: Iterable[Tensor]) -> Tensors:
     """Replace the ``None`` that autograd returns for an unused tensor by the zero that it stands for."""
-    return tuple(torch.zeros_like(t) if g is None else g for g, t in zip(gradients, like, strict=True))
+    return tuple([torch.zeros_like(t) if g is None else g for g, t in zip(gradients, like, strict=True)])
 
 
 def total_size(x: Iterable[Tensor]) -> int:

@@ -37,7 +37,8 @@ class Batches:
             raise ConfigError(f"problem '{owner}': train_data_loader is an empty tuple")
         self._several = isinstance(loader, tuple)
         first, *others = loader if self._several else (loader,)
-        self._sources = [Source(owner, first, self._epoch_ended, optional=not self._several), *(Source(owner, other) for other in others)]
+        source = Source(owner, first, self._epoch_ended, optional=not self._several)
+        self._sources = [source, *(Source(owner, other) for other in others)]
         self._on_epoch = on_epoch
         self.epoch = 0
         self.position = 0

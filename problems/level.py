@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,6 +25,7 @@ from .inner_loop import InnerLoop
 from .level_state import load_position, load_training_state, position, training_state
 from .losses import read_loss
 from .moment import Moment
+from .replay import Substituted, Untraced
 from .sampling import Choice, sampled_so_far, sampling
 from .scoring import Scoring, reseed
 from .slots import Buffers, Slots
@@ -51,12 +53,14 @@ class ProblemLevel:
         ahead: What the problem's own ``get_batch`` gave ahead of its time.
         host_random: Whether the problem draws from numpy's or Python's generator; ``None`` before that is known.
         memory: What the method remembers from one upper step to the next.
+        slots: Where the module keeps the parameters.
     """
 
     def __init__(self, problem: Problem, device: torch.device | None = None) -> None:
         self._problem = problem
         self.name = problem.name
         self.parameters: Tensors = assemble(problem, device)
+        self._device = self.parameters[0].device
         self.batches = Batches(problem.name, problem.train_data_loader, problem.epoch_callback)
         self.moment: Moment | None = None
         self.memory: dict[str, Any] = {}
@@ -64,8 +68,7 @@ class ProblemLevel:
         self.update = Update(problem, self.parameters, self.loop)
         self.hierarchy: Hierarchy | None = None
         self._scoring = Scoring(problem)
-        self._slots = Slots(problem.name, problem.module, self.parameters)
-        self._buffers: Buffers | None = None
+        self.slots = Slots(problem.name, problem.module, self.parameters)
         self.host_random: bool | None = None
         self.ahead = Ahead()
 
@@ -82,7 +85,7 @@ class ProblemLevel:
     def next_moment(self) -> Moment:
         """Draw a batch and remember it as the current one."""
         batch = self.ahead.take(self._problem.get_batch)
-        self.moment = Moment(batch, RandomState(self.parameters[0].device, host=self.host_random is not False))
+        self.moment = Moment(batch, RandomState(self._device, host=self.host_random is not False))
         return self.moment
 
     def upcoming_moment(self, stream: int = 0) -> Moment:
@@ -91,7 +94,7 @@ class ProblemLevel:
         Args:
             stream: Random numbers independent of those of another stream; those of 0 are the very next ones.
         """
-        device = self.parameters[0].device
+        device = self._device
         if not self._problem.draws_its_own_batches:
             batch = self.batches.peek(device)
         else:
@@ -140,7 +143,7 @@ class ProblemLevel:
             sampling(self._problem) as choices,
         ):
             if draw:
-                reseed(draw, self.parameters[0].device)
+                reseed(draw, self._device)
             result = self._problem.training_step(moment.batch)
         evaluation, metrics = self._read(result, choices)
         if draw is not None:
@@ -157,7 +160,7 @@ class ProblemLevel:
         return tuple(choices)
 
     def _read(self, result: Any, choices: Sequence[Choice]) -> tuple[Evaluation, dict[str, Tensor]]:
-        evaluation, metrics = read_loss(self._problem.name, result, self.parameters[0].device)
+        evaluation, metrics = read_loss(self._problem.name, result, self._device)
         return evaluation._replace(choices=tuple(choice.log_prob for choice in choices)), metrics
 
     def describe(self, objective: Objective, inputs: Sequence[str], moment: Any = None) -> Objective:
@@ -191,11 +194,11 @@ class ProblemLevel:
             evaluating: For a derivative of the best response. Nothing scales that loss, and its second derivatives
                 would underflow in ``fp16``: they are taken in full precision.
         """
-        kind = "fp32" if evaluating and self._problem.config.precision == "fp16" else self._problem.config.precision
-        if kind == "fp32":
+        kind = self._problem.config.precision
+        if kind == "fp32" or (evaluating and kind == "fp16"):
             return nullcontext()
         # No cache of casts: one made while gradients are off would cut the graph of an evaluation inside another.
-        return torch.autocast(self.parameters[0].device.type, PRECISIONS[kind], cache_enabled=False)
+        return torch.autocast(self._device.type, PRECISIONS[kind], cache_enabled=False)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that training changes."""
@@ -236,29 +239,18 @@ class ProblemLevel:
         empty: dict[str, list[str]] = {n: [] for n in levels}
         return Hierarchy(levels, inside=empty, inputs={**empty, name: others}, held={n: {} for n in levels})
 
-    @contextmanager
-    def substituted(self, values: Mapping[str, Tensors]) -> Iterator[None]:
+    def substituted(self, values: Mapping[str, Tensors]) -> Substituted:
         """Let other tensors stand in for the parameters of this problem and its neighbours, where named."""
-        reachable = self._problem.reachable
-        levels = [(reachable[name].level, tensors) for name, tensors in values.items() if name in reachable]
-        try:
-            for level, tensors in levels:
-                level._slots.put(tensors)
-            yield
-        finally:
-            for level, _ in levels:
-                level._slots.put(level.parameters)
+        return Substituted(self._around, values)
 
-    @contextmanager
-    def _untraced(self, moment: Moment) -> Iterator[None]:
+    def _untraced(self, moment: Moment) -> Untraced:
         """Replay the random numbers of a moment on private buffers."""
-        if self._buffers is None:
-            self._buffers = Buffers([p.module for p in self._problem.reachable.values()])
-        random = RandomState(self.parameters[0].device, host=self.host_random is not False)
-        originals = self._buffers.detach()
-        moment.random.restore()
-        try:
-            yield
-        finally:
-            self._buffers.restore(originals)
-            random.restore()
+        return Untraced(self._buffers, moment, self._device, host=self.host_random is not False)
+
+    @cached_property
+    def _around(self) -> dict[str, ProblemLevel]:
+        return {name: problem.level for name, problem in self._problem.reachable.items()}
+
+    @cached_property
+    def _buffers(self) -> Buffers:
+        return Buffers([problem.module for problem in self._problem.reachable.values()])

@@ -31,6 +31,8 @@ def read_loss(name: str, result: Any, device: torch.device | None = None) -> tup
     Raises:
         ProblemError: There is no loss, or it has the wrong shape.
     """
+    if isinstance(result, Tensor) and result.dim() == 0:  # the common case, in every evaluation
+        return Evaluation(result), {"loss": result.detach()}
     given: Mapping[str, Any] = result if isinstance(result, Mapping) else {"loss": result}
     losses = _losses(name, given)
     losses = losses.to(device) if losses is not None and "reward" in given else losses

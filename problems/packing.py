@@ -43,7 +43,7 @@ def pack(value: Any) -> Any:
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return "named", _class_name(kind), [pack(item) for item in value]
     if kind.__module__ == "numpy" and hasattr(value, "dtype") and value.dtype.kind in "biufc":
-        return "array", torch.from_numpy(value.copy()) if value.ndim else torch.tensor(value.item()), str(value.dtype)
+        return _packed_array(value)
     if _is_its_attributes(value):
         return "object", _class_name(kind), [(key, pack(item)) for key, item in vars(value).items()]
     raise PackingError(f"a {kind.__module__}.{kind.__qualname__} in a batch cannot be written into a checkpoint")
@@ -64,15 +64,25 @@ def unpack(packed: Any) -> Any:
     if kind in ("list", "tuple"):
         parts = [unpack(item) for item in rest[0]]
         return parts if kind == "list" else tuple(parts)
-    if kind == "array":
-        array = rest[0].numpy().astype(rest[1])
-        return array if array.ndim else array[()]
+    if kind in ("array", "number"):
+        data, dtype, shape = rest
+        array = data.numpy().view(dtype).reshape(shape)
+        return array if kind == "array" else array[()]
     cls = _known_class(rest[0])
     if kind == "named":
         return tuple.__new__(cls, [unpack(item) for item in rest[1]])
     new = object.__new__(cls)
     new.__dict__.update({key: unpack(item) for key, item in rest[1]})
     return new
+
+
+def _packed_array(value: Any) -> tuple[str, Tensor, str, tuple[int, ...]]:
+    """The bytes of an array or of one of numpy's numbers: torch has not all of its dtypes."""
+    import numpy as np
+
+    array = np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("="))
+    data = torch.from_numpy(array.reshape(-1).view(np.uint8).copy())
+    return "array" if isinstance(value, np.ndarray) else "number", data, array.dtype.str, tuple(np.shape(value))
 
 
 def _own_storage(tensor: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ class Scoring:
 
     def __init__(self, problem: Problem) -> None:
         self._problem = problem
+        self._scores = problem.config.estimator == "score"
         self._checked = False
 
     def own_gradient(
@@ -50,6 +51,8 @@ class Scoring:
             ProblemError: The estimator does not fit what ``training_step`` returned.
         """
         problem = self._problem
+        if not choices and not rewarded and evaluation.loss.requires_grad and not self._scores:
+            return evaluation
         scored = any(choice.requires_grad for choice in evaluation.choices)
         # First-order methods evaluate a loss without derivatives with respect to the problem's own parameters.
         own = (values or {}).get(problem.name, problem.level.parameters)

@@ -58,6 +58,8 @@ class Buffers:
 
     def detach(self) -> list[Tensor | None]:
         """Put copies in place of the buffers and return the originals."""
+        if not self._places:
+            return []
         originals = [place[key] for place, key in self._places]
         with torch.no_grad():
             for place, key in self._places:

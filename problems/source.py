@@ -81,8 +81,7 @@ class Source:
 
     def generators(self) -> Iterator[torch.Generator]:
         """The generators of its own that a DataLoader (or its samplers) draws from."""
-        batch_sampler = getattr(self.loader, "batch_sampler", None)
-        found = (getattr(part, "generator", None) for part in (self.loader, batch_sampler, *self._samplers()))
+        found = (getattr(part, "generator", None) for part in (self.loader, *self._samplers()))
         yield from {id(g): g for g in found if isinstance(g, torch.Generator)}.values()
 
     def state_dict(self) -> dict[str, Any]:
@@ -113,9 +112,14 @@ class Source:
             generator.set_state(own)
 
     def _samplers(self) -> list[Any]:
-        batch_sampler = getattr(self.loader, "batch_sampler", None)
-        found = (getattr(self.loader, "sampler", None), getattr(batch_sampler, "sampler", None))
-        return list({id(sampler): sampler for sampler in found if sampler is not None}.values())
+        found: dict[int, Any] = {}
+        front = [getattr(self.loader, name, None) for name in ("sampler", "batch_sampler")]
+        while front:  # samplers draw from samplers
+            sampler = front.pop(0)
+            if sampler is not None and id(sampler) not in found:
+                found[id(sampler)] = sampler
+                front.append(getattr(sampler, "sampler", None))
+        return list(found.values())
 
     def _own_state(self) -> dict[str, Any]:
         # A DistributedSampler shuffles by an epoch that users set, often in epoch_callback().

@@ -115,7 +115,7 @@ class Callbacks(Callback):
         if missing:
             raise ConfigError(
                 f"the checkpoint has the state of a callback {missing[0]}, which this engine does not have; it has: "
-                f"{', '.join(present) or 'none'}"
+                f"{', '.join(present) or 'none'}; build it with the callbacks and settings of that run"
             )
         for key, callback in present.items():
             if key in state:

@@ -26,10 +26,10 @@ class EarlyStopping(Callback):
     is infinite or not a number never does. The run ends after the engine step in which the validation was the
     ``patience``-th in a row without one. The first validation must have the metric; later ones without it do not count.
 
-    At the end of the run, stopped early or not, the parameters and buffers of every problem are those of the last
-    improvement, and so is ``engine.last_validation``. They are kept in main memory until then. Optimizers, schedulers
-    and counters stay as they are, and a checkpoint of the run is one of where it went, not of where it returned to: it
-    can be gone on with, with more patience for instance.
+    At the end of the run, stopped early or not, the parameters and buffers of every problem are those of the best value
+    of all, by however little, and so is ``engine.last_validation``. They are kept in main memory until then.
+    Optimizers, schedulers and counters stay as they are, and a checkpoint of the run is one of where it went, not of
+    where it returned to: it can be gone on with, with more patience for instance.
 
     Args:
         metric: A metric of the validation; those of a problem's ``validation_step`` are ``<problem>/<name>``.
@@ -39,8 +39,8 @@ class EarlyStopping(Callback):
         restore: Return to the best parameters at the end.
 
     Attributes:
-        best: The metric's value at the last improvement; ``None`` before the first.
-        best_step: The engine step of that.
+        best: The best value so far; ``None`` before the first that is finite.
+        best_step: The engine step of the validation that had it first.
         stopped_step: The engine step after which the run was ended; ``None`` where it was not.
 
     Raises:
@@ -62,6 +62,7 @@ class EarlyStopping(Callback):
         self.best: float | None = None
         self.best_step: int | None = None
         self.stopped_step: int | None = None
+        self._improved: float | None = None
         self._waited = 0
         self._measured: dict[str, float] = {}
         self._weights: dict[str, Any] = {}
@@ -76,13 +77,15 @@ class EarlyStopping(Callback):
         value = self._watched.value(metrics)
         if value is None:
             return
-        if self._improves(value):
-            self.best, self.best_step, self._waited = value, engine.step_count, 0
+        if self._better(value, self.best):
+            self.best, self.best_step = value, engine.step_count
             if self._settings.restore:
                 self._measured = scalars(metrics)
                 self._weights = {name: _weights(problem) for name, problem in engine.problems.items()}
-            return
-        self._waited += 1
+        if self._better(value, self._improved, by=self._settings.min_delta):
+            self._improved, self._waited = value, 0
+        else:
+            self._waited += 1
         if self._waited >= self._settings.patience and self.stopped_step is None:
             self.stopped_step = engine.step_count
             engine.should_stop = True
@@ -99,6 +102,7 @@ class EarlyStopping(Callback):
             "best": self.best,
             "best_step": self.best_step,
             "stopped_step": self.stopped_step,
+            "improved": self._improved,
             "waited": self._waited,
             "measured": self._measured,
             "weights": self._weights,
@@ -107,12 +111,12 @@ class EarlyStopping(Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._watched.seen = state["seen"]
         self.best, self.best_step, self.stopped_step = state["best"], state["best_step"], state["stopped_step"]
-        self._waited, self._measured, self._weights = state["waited"], state["measured"], state["weights"]
+        self._improved, self._waited = state["improved"], state["waited"]
+        self._measured, self._weights = state["measured"], state["weights"]
 
-    def _improves(self, value: float) -> bool:
+    def _better(self, value: float, than: float | None, *, by: float = 0.0) -> bool:
         rank = self._watched.rank
-        best = rank(self.best) - self._settings.min_delta if self.best is not None else math.inf
-        return rank(value) < best
+        return rank(value) < (rank(than) - by if than is not None else math.inf)
 
 
 def _weights(problem: Problem) -> dict[str, Any]:

@@ -61,10 +61,7 @@ class Monitor(Callback):
         def due(every: int) -> bool:
             return -upcoming % every < period
 
-        if own > 0:
-            written = (problem.count + 1) % own == 0
-        else:
-            written = due(config.log_step)
+        written = (problem.count + 1) % own == 0 if own > 0 else due(config.log_step)
         # At the end of the run everything is written, and a validation may end it.
         ends = upcoming + period > config.train_iters or (config.valid_step > 0 and due(config.valid_step))
         return written or ends

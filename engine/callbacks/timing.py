@@ -12,6 +12,7 @@ from .base import Callback
 if TYPE_CHECKING:
     from ..engine import Engine
 
+HOST_TIME = "; the host's time, which a GPU is behind: EngineConfig(timing=True) waits for it"
 PARTS = ("data", "forward", "backward", "sweep", "update")
 
 
@@ -40,12 +41,8 @@ def timing_table(engine: Engine) -> str:
     header = ("problem", "steps", "per step", *PARTS, "of the run")
     sweep = sum(spent.sweep for spent in times.values())
     host = "" if engine.device.type == "cpu" or engine.config.timing else HOST_TIME
-    return (
-        f"{table(header, rows)}\n{_duration(seconds)}, {_share(sweep, seconds)} of it on hypergradients (sweep){host}"
-    )
-
-
-HOST_TIME = "; the host's time, which a GPU is behind: EngineConfig(timing=True) waits for it"
+    total = f"{_duration(seconds)}, {_share(sweep, seconds)} of it on hypergradients (sweep){host}"
+    return f"{table(header, rows)}\n{total}"
 
 
 def _share(part: float, whole: float) -> str:

@@ -19,7 +19,7 @@ import torch
 from ...hypergrad.errors import CheckpointError
 
 FORMAT, VERSION = "multilevel checkpoint", 1
-KINDS = [Counter, OrderedDict, defaultdict, dict]
+KINDS: list[Any] = [Counter, OrderedDict, defaultdict, dict]
 """What the states of torch's own schedulers are made of, beside tensors, numbers, texts, lists and tuples."""
 
 

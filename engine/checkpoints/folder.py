@@ -69,11 +69,11 @@ class CheckpointFolder:
             except CheckpointError as error:
                 errors.append(error)
                 continue
-            for error in errors:
-                warnings.warn(f"{error}; going on from {path.name} instead", CheckpointWarning, stacklevel=2)
+            for passed in errors:
+                warnings.warn(f"{passed}; going on from {path.name} instead", CheckpointWarning, stacklevel=2)
             return path, state
         if errors:
-            reasons = "\n  ".join(str(error) for error in errors)
+            reasons = "\n  ".join(map(str, errors))
             raise CheckpointError(f"{self.path}: no checkpoint in it can be used:\n  {reasons}")
         return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import secrets
 import time
@@ -97,9 +98,17 @@ class MLflow(Logger):
     def _connect(self) -> Any:
         from mlflow import MlflowClient
 
-        if self._tracking_uri is None:
-            ready(self.folder)
-        return MlflowClient(tracking_uri=self._tracking_uri or f"sqlite:///{(self.folder / 'mlflow.db').resolve()}")
+        if self._tracking_uri is not None:
+            return MlflowClient(tracking_uri=self._tracking_uri)
+        ready(self.folder)
+        database = self.folder.resolve() / "mlflow.db"
+        if not database.exists():
+            # MLflow makes its tables in many steps and cannot go on from between them: a kill must leave all or none.
+            beside = database.with_name(f".mlflow.{os.getpid()}.db")
+            beside.unlink(missing_ok=True)
+            MlflowClient(tracking_uri=f"sqlite:///{beside}")
+            beside.replace(database)
+        return MlflowClient(tracking_uri=f"sqlite:///{database}")
 
     def _take_up(self, run: Any) -> str:
         run_id: str = run.info.run_id

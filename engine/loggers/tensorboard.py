@@ -39,7 +39,7 @@ class TensorBoard(Logger):
         self._described = self._resumes = False
 
     def open(self, engine: Engine) -> None:
-        self._writer = self._new_writer(purge_step=self._first_step(engine) if self._resumes else None)
+        self._writer = self._new_writer(purge_step=self._first_step(engine))
         if not self._described:
             self._describe(engine)
         self._writer.flush()
@@ -68,9 +68,14 @@ class TensorBoard(Logger):
         super().load_state_dict(state)
         self._described, self._resumes = state["described"], True
 
-    def _first_step(self, engine: Engine) -> int:
-        """The first step that a checkpoint does not have; a level may be written already within the one that is next."""
-        return max(engine.step_count, self.last_step) + 1 if self._described else 0
+    def _first_step(self, engine: Engine) -> int | None:
+        """From where on what is there is hidden; ``None`` adds to it.
+
+        TensorBoard hides nothing at the first restart that it sees, so a new folder begins with one.
+        """
+        if self._resumes and self._described:  # the checkpoint may have a level of the step that is next
+            return max(engine.step_count, self.last_step) + 1
+        return 0 if self._resumes or not any(self.folder.glob("events.out.tfevents.*")) else None
 
     def _new_writer(self, purge_step: int | None = None) -> Any:
         from torch.utils.tensorboard import SummaryWriter

@@ -62,7 +62,7 @@ figure { margin: 0; overflow-x: auto; }
 figcaption, .note { color: var(--muted); font-size: 0.87rem; }
 .note ul { margin: 0.3rem 0; padding-left: 1.2rem; }
 img { display: block; max-width: 100%; height: auto; border-radius: 8px; margin-bottom: 0.5rem; }
-
+.scroll { overflow-x: auto; }
 :focus-visible { outline: 2px solid var(--level-1); outline-offset: 2px; }
 table { border-collapse: collapse; font-size: 0.92rem; font-variant-numeric: tabular-nums; min-width: 100%; }
 th, td {

@@ -10,8 +10,10 @@ import torch
 from torch import nn
 
 import multilevel
-from multilevel.configs.loader import load
+from multilevel import Callback
+from multilevel.configs.loader import dump, load, loads
 from multilevel.engine.build import build, seed_everything
+from multilevel.engine.callbacks import EarlyStopping
 from multilevel.engine.engine import Engine
 from multilevel.hypergrad.cg import CG
 from multilevel.hypergrad.errors import ConfigError, GraphError
@@ -58,6 +60,74 @@ def test_it_runs_and_solves_the_problem(tmp_path):
     engine = make(tmp_path)
     engine.run()
     assert engine.last_validation["distance"] < 0.01
+
+
+WATCH = """
+from multilevel import Callback
+
+class Counter(Callback):
+    def __init__(self, by=1, table=None):
+        if by < 1:
+            raise ValueError("by must be at least 1")
+        self.by, self.count, self.table = by, 0, table
+
+    def on_step_end(self, engine):
+        self.count += self.by
+
+def counter():
+    return Counter()
+
+def number():
+    return 7
+"""
+
+
+def test_callbacks_of_the_file_come_before_those_of_the_caller(tmp_path):
+    (tmp_path / "watch.py").write_text(WATCH)
+    callbacks = (
+        "[{class: watch.py:Counter, by: 2, table: {class: torch.nn.Linear, in_features: 1, out_features: 1}}, "
+        "{class: multilevel.engine.callbacks.EarlyStopping, metric: distance, patience: 1}, {class: watch.py:counter}]"
+    )
+    own = Callback()
+    loaded = load(write_toy(tmp_path), [f"engine.callbacks={callbacks}"])
+    engine = build(loaded, callbacks=[own])
+    counter, stopping, plain, last = engine.callbacks.callbacks
+    engine.run()
+    assert (counter.count, plain.count) == (2 * engine.step_count, engine.step_count)
+    assert isinstance(counter.table, nn.Linear)
+    assert isinstance(stopping, EarlyStopping)
+    assert stopping.best is not None
+    assert last is own
+    assert loads(dump(loaded.experiment), loaded.source.path).experiment.plain() == loaded.experiment.plain()
+
+
+def test_without_callbacks_none_are_written_out(tmp_path):
+    assert "callbacks" not in dump(load(write_toy(tmp_path)).experiment)
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "words"),
+    [
+        ("[{class: code.py:Scalar}]", ["engine.callbacks.0.class: ", "not a subclass of multilevel.Callback"]),
+        ("[{class: watch.py:Counter, bye: 1}]", ["engine.callbacks.0.bye: ", "did you mean 'by'"]),
+        ("[{class: watch.py:Count}]", ["engine.callbacks.0.class: ", "did you mean 'Counter'"]),
+        ("[{class: watch.py:Counter}, {class: watch.py:Counter, by: 0}]", ["engine.callbacks.1: ", "by must be at"]),
+        ("[{class: watch.py:number}]", ["engine.callbacks.0.class: ", "returned int", "subclass of multilevel.Cal"]),
+        ("[{class: multilevel.engine.callbacks.EarlyStop, metric: a}]", ["callbacks.0.class", "'EarlyStopping'"]),
+        ("[{class: multilevel.engine.callbacks.EarlyStopping}]", ["engine.callbacks.0: ", "needs metric"]),
+        (
+            "[{class: multilevel.engine.callbacks.EarlyStopping, metric: a, patience: 0}]",
+            ["engine.callbacks.0: ", "patience: expected at least 1"],
+        ),
+        ("[watch.py:Counter]", ["engine.callbacks.0: ", "expected a mapping with `class`"]),
+        ("{class: watch.py:Counter}", ["engine.callbacks: ", "expected a list"]),
+        ("[{class: os.system}]", ["engine.callbacks.0.class: ", "--allow-import os"]),
+    ],
+)
+def test_callbacks_that_cannot_be_made_are_refused(tmp_path, callbacks, words):
+    (tmp_path / "watch.py").write_text(WATCH)
+    message = refusal(tmp_path, f"engine.callbacks={callbacks}")
+    assert all(word in message for word in words), message
 
 
 def test_several_loaders_become_a_tuple(tmp_path):

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from typer.testing import CliRunner, Result
 
 from multilevel._version import __version__
 from multilevel.configs.loader import load, shipped
+from multilevel.engine import runs
+from multilevel.engine.callbacks import ProgressBar
 from multilevel.engine.cli import app
 from multilevel.hypergrad.registry import available
 
@@ -41,7 +44,7 @@ def test_help_answers_at_once_without_importing_torch():
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
         seconds.append(time.perf_counter() - start)
         assert done.returncode == 0, done.stderr
-        assert all(command in done.stdout for command in ("run", "check", "graph", "list", "schema"))
+        assert all(command in done.stdout for command in ("run", "resume", "sweep", "check", "graph", "list", "schema"))
     assert min(seconds) < 0.5
 
 
@@ -50,7 +53,8 @@ def test_python_m_multilevel():
     assert done.stdout.strip() == __version__
 
 
-def test_run_writes_a_folder_and_prints_the_final_metrics(tmp_path):
+def test_run_writes_a_folder_and_prints_the_final_metrics(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "ProgressBar", partial(ProgressBar, shown=True))  # as on a terminal
     write_toy(tmp_path)
     result = call("run", "toy.yaml", "problems.lower.optimizer.lr=0.4", "--run-dir", "out")
     assert result.exit_code == 0, result.output
@@ -67,6 +71,9 @@ def test_run_writes_a_folder_and_prints_the_final_metrics(tmp_path):
     report = json.loads((out / "report.json").read_text())
     assert report["distance"] == pytest.approx((weights["lower"]["value"] - 1).abs().item())
     assert report["steps"] == 60
+    timing = json.loads((out / "timing.json").read_text())["problems"]
+    assert timing["lower"]["steps"] == 60
+    assert timing["lower"]["forward"] > 0
     assert (out / "picture.txt").read_text() == "picture"
     assert not (out / "error.txt").exists()
 
@@ -89,7 +96,8 @@ def test_without_a_folder_given_each_run_makes_its_own(tmp_path):
     assert all(folder.name.startswith("toy-") for folder in folders)
 
 
-def test_quiet_shows_no_bar(tmp_path):
+def test_quiet_shows_no_bar(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "ProgressBar", partial(ProgressBar, shown=True))
     write_toy(tmp_path)
     assert call("run", "toy.yaml", "--quiet").stderr == ""
 
@@ -165,6 +173,19 @@ def test_warnings_are_one_line_each(tmp_path):
     assert result.stderr == "UserWarning: mind\n"
 
 
+def test_seeds_go_on_after_one_that_failed_and_say_which(tmp_path):
+    write_toy(tmp_path)
+    code = tmp_path / "code.py"
+    code.write_text(
+        code.read_text().replace("self.count == self.bomb", "torch.initial_seed() == 1 and self.count == 5")
+    )
+    result = call("run", "toy.yaml", "problems.lower.options.bomb=5", "--seeds", "2", "-j", "2", "--run-dir", "out")
+    assert result.exit_code == 1
+    assert "mean of 1 seed" in result.stdout
+    assert "out/seed1: RuntimeError: boom" in result.stdout
+    assert "failed: 1 of 2 runs" in result.stderr
+
+
 def test_an_interrupted_run_is_exit_code_130(tmp_path):
     write_toy(tmp_path)
     result = call("run", "toy.yaml", "problems.lower.options.bomb=13", "engine.log_step=5", "--run-dir", "out")
@@ -181,6 +202,22 @@ def test_a_folder_with_a_run_in_it_is_not_written_over(tmp_path):
     assert result.exit_code == 2
     assert "there is a run in it already" in result.stderr
     assert (tmp_path / "out" / "metrics.jsonl").read_text() == before
+
+
+def test_what_an_audit_found_can_be_kept_beside_a_run(tmp_path):
+    write_toy(tmp_path)
+    watched = ("engine.checkpoint_every=2", "engine.loggers=[csv]")
+    result = call("audit", "toy.yaml", *watched, "--steps", "4", "--method", "exact", "--json", "--run-dir", "out")
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "out" / "audit.json").read_text()) == json.loads(result.stdout)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["audit.json"], "an audit is no run"
+
+
+def test_an_experiment_that_saves_itself_can_be_checked_without_a_folder(tmp_path):
+    write_toy(tmp_path)
+    watched = ("engine.checkpoint_every=2", "engine.loggers=[csv]")
+    assert call("check", "toy.yaml", *watched).exit_code == 0
+    assert not (tmp_path / "runs").exists()
 
 
 def test_check_builds_everything_and_trains_nothing(tmp_path):

@@ -95,11 +95,12 @@ def test_the_seed_decides_the_episodes_and_the_random_actions(seeds, same):
     assert (drawn[0] == drawn[1]) == same
 
 
-def test_it_is_closed_when_the_run_ends():
+def test_it_stays_open_until_the_engine_is_closed():
     env = Countdown()
-    run = engine(env)
-    assert env.closed == 0
-    run.run()
+    with engine(env) as run:
+        run.run()
+        run.step()  # a run can be gone on with
+        assert env.closed == 0
     assert env.closed == 1
 
 
@@ -109,8 +110,8 @@ def test_it_is_closed_when_the_run_breaks_off():
             raise RuntimeError("boom")
 
     env = Countdown()
-    with pytest.raises(RuntimeError, match="boom"):
-        engine(env, 3, 0, walk(Broken)).run()
+    with pytest.raises(RuntimeError, match="boom"), engine(env, 3, 0, walk(Broken)) as run:
+        run.run()
     assert env.closed == 1
 
 

@@ -44,6 +44,11 @@ VALUES: dict[str, Any] = {
     "array": np.arange(6, dtype=np.float32).reshape(3, 2),
     "booleans": np.array([True, False]),
     "numpy's number": np.float32(1.5),
+    "double": np.float64(0.1),
+    "unsigned": np.array(2**63 + 1, dtype=np.uint64),
+    "complex": np.array([0.1 + 0.2j]),
+    "no elements": np.zeros((0, 3)),
+    "transposed": np.arange(6.0).reshape(2, 3).T,
     "sparse": torch.eye(3).to_sparse(),
     "packed": pack_sequence([torch.ones(3), torch.ones(1)]),
 }
@@ -67,6 +72,7 @@ def same(a: Any, b: Any) -> bool:
 
 @pytest.mark.parametrize("name", VALUES)
 def test_what_is_packed_comes_back_through_a_file(name: str) -> None:
+    torch.set_default_dtype(torch.float32)
     file = io.BytesIO()
     torch.save(pack(VALUES[name]), file)
     file.seek(0)

@@ -97,6 +97,11 @@ LOADERS: dict[str, Callable[[], Any]] = {
     ),
     "weighted": lambda: DataLoader(DATA, 4, sampler=WeightedRandomSampler(torch.ones(20), 20)),
     "batch sampler": lambda: DataLoader(DATA, batch_sampler=BatchSampler(RandomSampler(DATA), 3, drop_last=True)),
+    "sampler of a sampler": lambda: DataLoader(
+        DATA,
+        sampler=BatchSampler(RandomSampler(DATA, generator=torch.Generator().manual_seed(2)), 3, drop_last=False),
+        batch_size=None,
+    ),
     "augmented": lambda: DataLoader(Augmented(), 2, shuffle=True),
     "stream": lambda: DataLoader(Stream(), 2),
     "numpy": NumpyOrder,
