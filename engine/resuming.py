@@ -12,7 +12,8 @@ from ..configs.schema import Experiment
 from ..hypergrad.errors import ConfigError
 from .many import is_many
 from .plan import Plan, read_plan
-from .run_folder import MANY, RunFolder, settings
+from .run_folder import MANY, RunFolder
+from .run_settings import settings
 from .runs import Report, Terms, go_on, report_table, start
 
 MAY_DIFFER = {"name", "description", "engine.train_iters"}

@@ -16,19 +16,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..configs.loader import LoadedExperiment
-from ..configs.schema import Experiment
-from ..configs.yaml_text import write
 from ..hypergrad.errors import ConfigError
 from .atomic import write_text
 from .checkpoints.folder import CheckpointFolder
 from .metrics import plain
 from .run_lock import held
+from .run_settings import dump, files_named
 
 if TYPE_CHECKING:
     from .audit.report import Audit
     from .engine import Engine
 
-BESIDE = re.compile(r"^([^:]+\.py):\w+$")
 MANY = "sweep.json"
 """What makes a folder one of many runs."""
 
@@ -165,9 +163,7 @@ class RunFolder:
 
     def save_timing(self, engine: Engine) -> None:
         """Write where the time went."""
-        times = {
-            name: {key: plain(value) for key, value in vars(spent).items()} for name, spent in engine.times.items()
-        }
+        times = {name: spent.state_dict() for name, spent in engine.times.items()}
         write_text(self.path / "timing.json", json.dumps({"problems": times}, indent=2) + "\n")
 
     def save_report(self, report: Mapping[str, float]) -> None:
@@ -215,8 +211,7 @@ class RunFolder:
 
     def _files(self, loaded: LoadedExperiment) -> list[tuple[Path, Path]]:
         """The files of code that an experiment names, each with its copy here."""
-        names = dict.fromkeys(_files_named(loaded.experiment.plain()))
-        return [(loaded.folder / name, self.path / name) for name in names]
+        return [(loaded.folder / name, self.path / name) for name in files_named(loaded.experiment)]
 
     def _probe(self) -> None:
         """Write a file and remove it: a folder may exist and be full, or not ours."""
@@ -236,18 +231,6 @@ class RunFolder:
             ) from error
 
 
-def settings(experiment: Experiment) -> dict[str, Any]:
-    """What a run is, as plain data: its folder is left out, which may be moved."""
-    found = experiment.plain()
-    found["engine"].pop("run_dir", None)
-    return found
-
-
-def dump(experiment: Experiment) -> str:
-    """The YAML of a run, every default written out."""
-    return write(settings(experiment))
-
-
 def timestamped(name: str, parent: Path = Path("runs")) -> Path:
     """``runs/<name>-<date>-<time>``, with a number behind where that is taken."""
     path = first = parent / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
@@ -255,16 +238,3 @@ def timestamped(name: str, parent: Path = Path("runs")) -> Path:
     while path.exists():
         path, number = first.with_name(f"{first.name}-{number}"), number + 1
     return path
-
-
-def _files_named(value: Any) -> Iterator[str]:
-    """The files in every ``class: file.py:Name``."""
-    if isinstance(value, Mapping):
-        named = BESIDE.match(str(value.get("class", "")))
-        if named:
-            yield named[1]
-        for item in value.values():
-            yield from _files_named(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _files_named(item)

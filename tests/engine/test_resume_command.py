@@ -362,7 +362,7 @@ def test_seeds_go_on_where_they_were(started):
     assert process.returncode == 143, errors
     assert "interrupted; 0 of 2 runs are finished; go on with: multilevel resume out" in errors
     assert not checkpoint("out/seed4", 0).exists(), "no further one was started"
-    result = call(*several, "2", "--resume", "auto")
+    result = call(*several, "2", "-j", "2", "--resume", "auto")
     assert result.exit_code == 0, result.output
     assert "mean ± std of 2 seeds" in result.stdout
     assert "resumed at step" in Path("out/seed3/output.txt").read_text()

@@ -161,7 +161,7 @@ def test_one_run_fails_another_is_killed_and_the_others_are_compared(tmp_path):
 
 def test_what_runs_is_what_was_there_when_the_command_was_given(tmp_path):
     """The experiment's file and code may be edited while a sweep runs."""
-    assert call("sweep", "toy.yaml", f"{LR}=0.4,0.5", "--run-dir", "out", "engine.train_iters=1").exit_code == 0
+    assert call("sweep", "toy.yaml", f"{LR}=0.4,0.5", "-j", "2", "--run-dir", "out").exit_code == 0
     assert load(tmp_path / "out" / "lr=0.4" / "config.yaml").experiment.problems["lower"].optimizer.kwargs["lr"] == 0.4
     assert (tmp_path / "out" / "lr=0.4" / "code.py").read_text() == (tmp_path / "code.py").read_text()
     result = call("resume", "out")
