@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .hypergrad.errors import CheckpointWarning as CheckpointWarning
     from .hypergrad.errors import ConfigError as ConfigError
     from .hypergrad.errors import GraphError as GraphError
+    from .hypergrad.errors import LoggerWarning as LoggerWarning
     from .hypergrad.errors import MultilevelError as MultilevelError
     from .hypergrad.errors import NonFiniteError as NonFiniteError
     from .hypergrad.errors import NumericsWarning as NumericsWarning
@@ -57,6 +58,7 @@ _HOME = {
     "CheckpointWarning": "hypergrad.errors",
     "ConfigError": "hypergrad.errors",
     "GraphError": "hypergrad.errors",
+    "LoggerWarning": "hypergrad.errors",
     "MultilevelError": "hypergrad.errors",
     "NonFiniteError": "hypergrad.errors",
     "NumericsWarning": "hypergrad.errors",

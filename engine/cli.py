@@ -12,7 +12,7 @@ from .exit_codes import exit_codes
 from .options import Allow, Jobs, Output, Overrides, Quiet, Resume, RunDir, Seeds, Which
 
 if TYPE_CHECKING:
-    from .runs import Terms
+    from .runs.run import Terms
 
 app = typer.Typer(
     name="multilevel",
@@ -37,8 +37,8 @@ def run(
 ) -> None:
     """Train, and print the final metrics."""
     with exit_codes():
-        from . import commands
-        from .sweep import Asked
+        from .runs import commands
+        from .runs.sweep import Asked
 
         asked = Asked(experiment, tuple(overrides or ()), seeds, jobs)
         commands.run(asked, run_dir, _terms(allow_import, quiet=quiet), resume=_is_auto(resume))
@@ -54,7 +54,7 @@ def resume(
 ) -> None:
     """Go on with a run from its newest checkpoint; engine.train_iters=N trains longer."""
     with exit_codes():
-        from . import commands
+        from .runs import commands
 
         commands.resume(folder, overrides or (), jobs, _terms(allow_import, quiet=quiet))
 
@@ -76,8 +76,8 @@ def sweep(
 ) -> None:
     """Train with every combination of some settings, and compare the final metrics."""
     with exit_codes():
-        from . import commands
-        from .sweep import Asked
+        from .runs import commands
+        from .runs.sweep import Asked
 
         asked = Asked(experiment, tuple(overrides or ()), seeds, jobs, metric)
         commands.sweep(asked, run_dir, _terms(allow_import, quiet=quiet), resume=_is_auto(resume))
@@ -88,7 +88,7 @@ def check(experiment: Which, overrides: Overrides = None, allow_import: Allow = 
     """Build everything and train nothing: print the graph, each level's method, pace and size."""
     with exit_codes():
         from ..configs.loader import load
-        from .dry import dry_build
+        from .runs.dry import dry_build
         from .summary import summarize
 
         typer.echo(summarize(dry_build(load(experiment, overrides or ()), allow_import or ())))
@@ -141,8 +141,8 @@ def audit(
     with exit_codes():
         from ..configs.loader import load
         from .audit.run import audit_experiment
-        from .dry import unwatched
-        from .run_folder import RunFolder
+        from .runs.dry import unwatched
+        from .runs.folder import RunFolder
 
         loaded = unwatched(load(experiment, overrides or ()))
         found = audit_experiment(loaded, upper, method, steps, allow_import or ())
@@ -227,7 +227,7 @@ def _options(
 
 
 def _terms(allow: list[str] | None, *, quiet: bool) -> Terms:
-    from .runs import Terms
+    from .runs.run import Terms
 
     return Terms(allow=tuple(allow or ()), quiet=quiet, say=typer.echo)
 

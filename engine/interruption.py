@@ -58,7 +58,8 @@ class Interruption:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) == self._note:  # else another was installed since
+                signal.signal(number, handler)
         self._before, self._noted = {}, None
 
     def _note(self, number: int, frame: FrameType | None) -> None:

@@ -35,6 +35,10 @@ class CheckpointWarning(UserWarning):
     """A checkpoint could not be written or read, or will not lead to exactly the same run; the run goes on."""
 
 
+class LoggerWarning(UserWarning):
+    """A logger could not write; the run goes on."""
+
+
 class NumericsWarning(UserWarning):
     """A hypergradient was computed, but an assumption of its method does not hold."""
 

@@ -46,6 +46,7 @@ class ProblemLevel:
 
     Attributes:
         parameters: The trainable parameters.
+        device: Where the first of them is.
         batches: The training data.
         update: The optimizer step.
         moment: The last training evaluation; ``None`` before the first.
@@ -60,7 +61,7 @@ class ProblemLevel:
         self._problem = problem
         self.name = problem.name
         self.parameters: Tensors = assemble(problem, device)
-        self._device = self.parameters[0].device
+        self.device = self.parameters[0].device
         self.batches = Batches(problem.name, problem.train_data_loader, problem.epoch_callback)
         self.moment: Moment | None = None
         self.memory: dict[str, Any] = {}
@@ -85,7 +86,7 @@ class ProblemLevel:
     def next_moment(self) -> Moment:
         """Draw a batch and remember it as the current one."""
         batch = self.ahead.take(self._problem.get_batch)
-        self.moment = Moment(batch, RandomState(self._device, host=self.host_random is not False))
+        self.moment = Moment(batch, RandomState(self.device, host=self.host_random is not False))
         return self.moment
 
     def upcoming_moment(self, stream: int = 0) -> Moment:
@@ -94,7 +95,7 @@ class ProblemLevel:
         Args:
             stream: Random numbers independent of those of another stream; those of 0 are the very next ones.
         """
-        device = self._device
+        device = self.device
         if not self._problem.draws_its_own_batches:
             batch = self.batches.peek(device)
         else:
@@ -143,7 +144,7 @@ class ProblemLevel:
             sampling(self._problem) as choices,
         ):
             if draw:
-                reseed(draw, self._device)
+                reseed(draw, self.device)
             result = self._problem.training_step(moment.batch)
         evaluation, metrics = self._read(result, choices)
         if draw is not None:
@@ -160,7 +161,7 @@ class ProblemLevel:
         return tuple(choices)
 
     def _read(self, result: Any, choices: Sequence[Choice]) -> tuple[Evaluation, dict[str, Tensor]]:
-        evaluation, metrics = read_loss(self._problem.name, result, self._device)
+        evaluation, metrics = read_loss(self._problem.name, result, self.device)
         return evaluation._replace(choices=tuple(choice.log_prob for choice in choices)), metrics
 
     def describe(self, objective: Objective, inputs: Sequence[str], moment: Any = None) -> Objective:
@@ -198,7 +199,7 @@ class ProblemLevel:
         if kind == "fp32" or (evaluating and kind == "fp16"):
             return nullcontext()
         # No cache of casts: one made while gradients are off would cut the graph of an evaluation inside another.
-        return torch.autocast(self._device.type, PRECISIONS[kind], cache_enabled=False)
+        return torch.autocast(self.device.type, PRECISIONS[kind], cache_enabled=False)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that training changes."""
@@ -245,7 +246,7 @@ class ProblemLevel:
 
     def _untraced(self, moment: Moment) -> Untraced:
         """Replay the random numbers of a moment on private buffers."""
-        return Untraced(self._buffers, moment, self._device, host=self.host_random is not False)
+        return Untraced(self._buffers, moment, self.device, host=self.host_random is not False)
 
     @cached_property
     def _around(self) -> dict[str, ProblemLevel]:

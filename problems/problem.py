@@ -79,6 +79,7 @@ class Problem(Hooks, ABC):
         self.count = 0
         self._uppers: Mapping[str, Problem] = {}
         self._lowers: Mapping[str, Problem] = {}
+        self._neighbours: Mapping[str, Problem] = {}
         self._level: ProblemLevel | None = None
 
     @abstractmethod
@@ -159,7 +160,7 @@ class Problem(Hooks, ABC):
     @property
     def device(self) -> torch.device:
         """The device of the first trainable parameter."""
-        return self.parameters[0].device
+        return self.level.device
 
     @property
     def reachable(self) -> dict[str, Problem]:
@@ -213,6 +214,7 @@ class Problem(Hooks, ABC):
             check_name(neighbour.name, type(self), vars(self), reader=self.name)
         self._uppers = {p.name: p for p in uppers}
         self._lowers = {p.name: p for p in lowers}
+        self._neighbours = {**self._uppers, **self._lowers}
         self._level = ProblemLevel(self, device)
         return self
 
@@ -244,9 +246,9 @@ class Problem(Hooks, ABC):
 
     def __getattr__(self, name: str) -> Any:
         # Only where normal lookup fails, and read-only: nothing is ever written on the object for a neighbour.
-        for neighbours in (self.__dict__.get("_uppers", {}), self.__dict__.get("_lowers", {})):
-            if name in neighbours:
-                return neighbours[name]
+        neighbours = self.__dict__.get("_neighbours", {})
+        if name in neighbours:
+            return neighbours[name]
         raise AttributeError(missing_attribute(self, name))
 
     def __repr__(self) -> str:

@@ -18,6 +18,8 @@ def to_device(batch: Any, device: torch.device) -> Any:
     with a ``to`` method are moved; other values are returned as they are.
     """
     if isinstance(batch, Tensor):
+        if batch.device == device:
+            return batch
         # Only towards a device: a copy to the host that nobody waits for is read before it is there.
         return batch.to(device, non_blocking=device.type != "cpu")
     if isinstance(batch, (str, bytes)) or batch is None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from ...configs.logger_choice import LoggerSettings, MLflowSettings
 from ...hypergrad.errors import ConfigError
 from .base import Logger as Logger
-from .base import LoggerWarning as LoggerWarning
 from .base import Record as Record
 from .console import Console
 from .csv import Csv

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from ...hypergrad.errors import ConfigError
+from ...hypergrad.errors import ConfigError, LoggerWarning
 from ...problems.processes import is_first_process
 from ..callbacks.base import Callback
 
@@ -25,10 +25,6 @@ SLOW = 1.0
 """Seconds from which a failure is one that holds up the run."""
 REST = 20.0
 """The next attempt after a slow failure is put off by so many times what that took: failing costs 5 % at most."""
-
-
-class LoggerWarning(UserWarning):
-    """A logger could not write; the run goes on."""
 
 
 @dataclass(frozen=True)

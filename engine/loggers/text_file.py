@@ -47,6 +47,7 @@ class TextFile(Logger):
         size = self._file.seek(0, os.SEEK_END)
         if self._resumes and self._kept < size and self._is_the_same_file(self._file):
             size = self._file.truncate(self._kept)
+        self._last = self._last if size == self._kept else b""
         self._size, self._resumes = size, False
         if not size:
             self._append(self._file, self.header().encode())

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...hypergrad.errors import ConfigError, choices
-from ..plan import read_plan
-from ..run_folder import MANY
+from ..runs.folder import MANY
+from ..runs.plan import read_plan
 from .records import RunRecord, is_run, read_run
 
 SEED = re.compile(r"seed[-_=]?\d+")

@@ -11,7 +11,7 @@ from typing import Any
 from ...configs.loader import LoadedExperiment, load
 from ...hypergrad.errors import ConfigError, GraphError
 from ..graph import Graph
-from ..run_folder import RunFolder
+from ..runs.folder import RunFolder
 from ..summary import graph_of
 
 Curves = dict[str, dict[int, float]]

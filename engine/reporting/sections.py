@@ -6,7 +6,7 @@ import base64
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 
-from ..run_folder import RunFolder
+from ..runs.folder import RunFolder
 from .markup import Html, element, section, text
 from .records import RunRecord
 from .wording import counted, short, spent

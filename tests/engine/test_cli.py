@@ -15,9 +15,9 @@ from typer.testing import CliRunner, Result
 
 from multilevel._version import __version__
 from multilevel.configs.loader import load, shipped
-from multilevel.engine import runs
 from multilevel.engine.callbacks import ProgressBar
 from multilevel.engine.cli import app
+from multilevel.engine.runs import run as runs
 from multilevel.hypergrad.registry import available
 
 from .toy import YAML, write_toy

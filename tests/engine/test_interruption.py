@@ -123,24 +123,28 @@ def test_stopped_after_any_level_step_it_ends_the_same(at: int, number: int, tmp
     assert_same(bits(resumed), whole)
 
 
-def test_a_signal_in_the_middle_of_a_level_step_lets_it_finish(tmp_path: Path, capfd: Any, whole: Any) -> None:
-    stopped = built(tmp_path)
-    loss = stopped["low"].loss
+@pytest.mark.parametrize(("steps", "counts"), [(1, (2, 0, 0)), (2, (2, 1, 0)), (4, (4, 2, 0))])
+def test_a_signal_in_the_middle_of_a_level_step_lets_it_finish(
+    steps: int, counts: tuple[int, ...], tmp_path: Path, capfd: Any, whole: Any
+) -> None:
+    stopped = built(tmp_path, At())
+    low = stopped["low"]
+    loss = low.loss
 
     def signalled(problem: Given, batch: Any) -> Tensor:
-        if problem.count == 2:
+        if problem.count == steps:  # where it just stepped for the second time, in the sweep of the level above
             problem.loss = loss
             os.kill(os.getpid(), signal.SIGINT)
         return loss(problem, batch)
 
-    stopped["low"].loss = signalled
+    low.loss = signalled
     interrupted(stopped)
-    assert (stopped["low"].count, stopped["mid"].count) == (3, 1)
+    assert tuple(stopped[name].count for name in ("low", "mid", "top")) == counts
     assert "finishing the current level step" in capfd.readouterr().err
     resumed = built(tmp_path, At())
     resumed.resume()
     resumed.run()
-    assert_same(bits(resumed), {**whole, "callbacks": {"At": {}}})
+    assert_same(bits(resumed), whole)
 
 
 @pytest.mark.parametrize("moment", ["run start", "validation", "last step"])
@@ -223,6 +227,8 @@ def test_ctrl_c_while_the_stopped_run_is_saved_leaves_what_was_there(
     monkeypatch.setattr(os, "fsync", impatient)
     with pytest.raises(KeyboardInterrupt):
         engine.run()
+    monkeypatch.undo()
+    assert all(path.name.startswith("step-") for path in (tmp_path / "checkpoints").iterdir())
     resumed = built(tmp_path, At(), every=2)
     assert resumed.resume() == 4
     resumed.run()

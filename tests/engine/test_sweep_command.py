@@ -14,13 +14,13 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from multilevel.configs.loader import load
-from multilevel.engine.children import Children, Task, environment
 from multilevel.engine.cli import app
-from multilevel.engine.comparison import results, spread
-from multilevel.engine.many_progress import steps_taken
-from multilevel.engine.plan import Member, Outcome, Plan
-from multilevel.engine.runs import Terms
-from multilevel.engine.sweep import Asked, plan_seeds, plan_sweep, split_values
+from multilevel.engine.runs.children import Children, Task, environment
+from multilevel.engine.runs.comparison import results, spread
+from multilevel.engine.runs.plan import Member, Outcome, Plan
+from multilevel.engine.runs.progress import steps_taken
+from multilevel.engine.runs.run import Terms
+from multilevel.engine.runs.sweep import Asked, plan_seeds, plan_sweep, split_values
 from multilevel.hypergrad.errors import ConfigError
 
 from .toy import write_toy

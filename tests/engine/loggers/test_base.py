@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from multilevel import LoggerWarning
 from multilevel.engine.callbacks import Callback
-from multilevel.engine.loggers import Logger, LoggerWarning, Record, base
+from multilevel.engine.loggers import Logger, Record, base
 from multilevel.hypergrad.errors import ConfigError
 
 from .fakes import checkpoint, fake_engine, restore, run, steps

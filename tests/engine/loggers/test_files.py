@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from multilevel.engine.loggers import LoggerWarning, text_file
+from multilevel import LoggerWarning
+from multilevel.engine.loggers import text_file
 from multilevel.engine.loggers.csv import COLUMNS, Csv
 from multilevel.engine.loggers.jsonl import JsonLines
 from multilevel.hypergrad.errors import ConfigError
@@ -161,6 +162,26 @@ def test_the_file_of_another_run_is_not_cut(tmp_path, kind, name):
     restore(after, again, state)
     run(after, again)
     assert other.read_text().startswith(text)
+
+
+@FILES
+def test_a_run_whose_file_went_missing_can_be_saved_and_resumed_again(tmp_path, kind, name):
+    path = tmp_path / name
+    state = None
+    for _ in range(3):
+        logger, running = kind(path), engine()
+        if state is not None:
+            path.unlink()
+            restore(running, logger, state)
+        logger.on_run_start(running)
+        steps(running, [logger], 12 if state is None else 13)
+        state = checkpoint(running, logger)
+        steps(running, [logger], 15)
+        kill(logger)
+    run(running := engine(), resumed := kind(path), until=0)
+    assert path.exists()
+    assert resumed.state_dict()["size"] == path.stat().st_size
+    assert running.step_count == 0
 
 
 @FILES

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from multilevel import Callback, Config, Engine, EngineConfig
+from multilevel import Callback, Config, Engine, EngineConfig, LoggerWarning
 from multilevel.configs.logger_choice import logger_settings
-from multilevel.engine.loggers import Logger, LoggerWarning, build_loggers
+from multilevel.engine.loggers import Logger, build_loggers
 from multilevel.hypergrad.errors import ConfigError
 
 from ...givens import Given, assert_same, flat_state

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from multilevel.engine.loggers import LoggerWarning
+from multilevel import LoggerWarning
 from multilevel.engine.loggers.tensorboard import TensorBoard
 from multilevel.hypergrad.errors import ConfigError
 
