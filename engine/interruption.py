@@ -37,6 +37,7 @@ class Interruption:
     def __init__(self) -> None:
         self._noted: int | None = None
         self._before: dict[int, Any] = {}
+        self._process = 0
 
     def check(self) -> None:
         """Stop here if a signal came.
@@ -48,6 +49,7 @@ class Interruption:
             raise Interrupted(self._noted)
 
     def __enter__(self) -> Interruption:
+        self._process = os.getpid()
         if threading.current_thread() is threading.main_thread():
             for number in HANDLED:
                 if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
@@ -58,13 +60,40 @@ class Interruption:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for number, handler in self._before.items():
-            if signal.getsignal(number) == self._note:  # else another was installed since
+            if signal.getsignal(number) in (self._note, self._lose_worker):  # else another was installed since
                 signal.signal(number, handler)
         self._before, self._noted = {}, None
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:
+            self._in_another_process(number)
+            return
         if self._noted is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
+        if self._noted is None:
+            self._quieten_workers()
         self._noted = number
         # Not print(): the signal may have come in the middle of one.
         os.write(2, b"\nfinishing the current level step; Ctrl-C again stops at once, without saving\n")
+
+    def _in_another_process(self, number: int) -> None:
+        """In a process that was forked while the block ran: a DataLoader's worker, a pool's.
+
+        Ctrl-C reaches it too, and the level step that is being finished may need it.
+        """
+        if number == signal.SIGTERM:
+            signal.signal(number, self._before[number])
+            signal.raise_signal(number)
+
+    def _quieten_workers(self) -> None:
+        """A SIGTERM to all processes ends a DataLoader's workers, and torch raises that wherever the program then is."""
+        number = getattr(signal, "SIGCHLD", None)  # Windows has none
+        if number is not None and callable(handler := signal.getsignal(number)):
+            self._before[number] = handler
+            signal.signal(number, self._lose_worker)
+
+    def _lose_worker(self, number: int, frame: FrameType | None) -> None:
+        try:
+            self._before[number](number, frame)
+        except RuntimeError:
+            pass

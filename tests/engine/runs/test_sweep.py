@@ -23,7 +23,7 @@ from multilevel.engine.runs.run import Terms
 from multilevel.engine.runs.sweep import Asked, plan_seeds, plan_sweep, split_values
 from multilevel.hypergrad.errors import ConfigError
 
-from .toy import write_toy
+from ..toy import write_toy
 
 LR = "problems.lower.optimizer.lr"
 BOMB = "problems.lower.options.bomb"

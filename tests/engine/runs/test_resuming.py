@@ -18,10 +18,11 @@ import torch
 from typer.testing import CliRunner, Result
 
 from multilevel.configs.loader import load
-from multilevel.engine import atomic, run_folder
+from multilevel.engine import atomic
+from multilevel.engine.runs import folder as run_folder
 from multilevel.engine.cli import app
 
-from .toy import CODE
+from ..toy import CODE
 
 LEVELS = (
     CODE
