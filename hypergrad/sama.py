@@ -20,6 +20,7 @@ from .linearization import Linearization, evaluate
 from .method import InverseMethod
 from .objective import Objective
 from .registry import register
+from .slopes import slopes
 from .standalone import Level, apply_method
 from .tensors import Tensors, filled, negative, zeros_like
 from .updates import group_options, update_rule
@@ -66,14 +67,21 @@ class Sama(InverseMethod):
         known = tuple(g for g in gradients if g is not None)
         if not known:
             return zeros_like(vector)
+        options = group_options(optimizer)
+        diagonal = None if at.differentiable else slopes(rule, at.solution, gradients, states, options)
+        if diagonal is not None:
+            each = iter(diagonal)
+            return tuple(
+                torch.zeros_like(v) if g is None else v * -next(each) for g, v in zip(gradients, vector, strict=True)
+            )
         with torch.enable_grad():
-            updated, _ = rule(at.solution, gradients, states, group_options(optimizer))
+            updated, _ = rule(at.solution, gradients, states, options)
             derivative = torch.autograd.grad(
                 updated, known, grad_outputs=vector, create_graph=at.differentiable, allow_unused=True
             )
         # Where the objective does not depend on a parameter, its optimizer leaves it alone.
-        products = iter(derivative)
-        return negative(filled([None if g is None else next(products) for g in gradients], vector))
+        each = iter(derivative)
+        return negative(filled([None if g is None else next(each) for g in gradients], vector))
 
 
 def _gradient(at: Linearization) -> tuple[Tensor | None, ...]:

@@ -22,7 +22,7 @@ ParameterRule: TypeAlias = Callable[[Tensor, Tensor, ParameterState, Options], t
 
 def sgd(parameter: Tensor, gradient: Tensor, state: ParameterState, options: Options) -> tuple[Tensor, ParameterState]:
     """b <- momentum b + (1 - dampening) g, then theta - lr b; with nesterov theta - lr (g + momentum b)."""
-    gradient = _with_weight_decay(parameter, gradient, options)
+    gradient = with_weight_decay(parameter, gradient, options)
     momentum = options["momentum"]
     if momentum != 0:
         previous = state.get("momentum_buffer")
@@ -30,18 +30,18 @@ def sgd(parameter: Tensor, gradient: Tensor, state: ParameterState, options: Opt
         buffer = gradient if previous is None else previous * momentum + (1 - options["dampening"]) * gradient
         state = {**state, "momentum_buffer": buffer}
         gradient = gradient + momentum * buffer if options["nesterov"] else buffer
-    return parameter - _scalar(options["lr"]) * gradient, state
+    return parameter - scalar(options["lr"]) * gradient, state
 
 
 def adam(parameter: Tensor, gradient: Tensor, state: ParameterState, options: Options) -> tuple[Tensor, ParameterState]:
     """Kingma and Ba 2015 (arXiv 1412.6980), with AMSGrad and, if the group asks for it, decoupled weight decay."""
-    lr, (beta1, beta2) = _scalar(options["lr"]), options["betas"]
+    lr, (beta1, beta2) = scalar(options["lr"]), options["betas"]
     if options.get("decoupled_weight_decay", False):
         gradient = -gradient if options["maximize"] else gradient
         parameter = parameter * (1 - lr * options["weight_decay"])
     else:
-        gradient = _with_weight_decay(parameter, gradient, options)
-    count, step = _counted(state)
+        gradient = with_weight_decay(parameter, gradient, options)
+    count, step = counted(state)
     mean = torch.lerp(_moment(state, "exp_avg", parameter), gradient, 1 - beta1)
     square = _moment(state, "exp_avg_sq", parameter) * beta2 + (1 - beta2) * gradient * gradient
     state = {**state, "step": step, "exp_avg": mean, "exp_avg_sq": square}
@@ -64,9 +64,9 @@ def rmsprop(
     parameter: Tensor, gradient: Tensor, state: ParameterState, options: Options
 ) -> tuple[Tensor, ParameterState]:
     """Tieleman and Hinton 2012 (lecture 6.5); centered as in Graves 2013 (arXiv 1308.0850), equations 38 to 45."""
-    lr, alpha, momentum = _scalar(options["lr"]), options["alpha"], options["momentum"]
-    gradient = _with_weight_decay(parameter, gradient, options)
-    _, step = _counted(state)
+    lr, alpha, momentum = scalar(options["lr"]), options["alpha"], options["momentum"]
+    gradient = with_weight_decay(parameter, gradient, options)
+    _, step = counted(state)
     square = _moment(state, "square_avg", parameter) * alpha + (1 - alpha) * gradient * gradient
     state = {**state, "step": step, "square_avg": square}
     if options["centered"]:
@@ -84,9 +84,9 @@ def adagrad(
     parameter: Tensor, gradient: Tensor, state: ParameterState, options: Options
 ) -> tuple[Tensor, ParameterState]:
     """Duchi, Hazan and Singer 2011 (JMLR 12), with a decaying learning rate."""
-    gradient = _with_weight_decay(parameter, gradient, options)
-    count, step = _counted(state)
-    lr = _scalar(options["lr"]) / (1 + (count - 1) * options["lr_decay"])
+    gradient = with_weight_decay(parameter, gradient, options)
+    count, step = counted(state)
+    lr = scalar(options["lr"]) / (1 + (count - 1) * options["lr_decay"])
     total = state.get("sum")
     if total is None:
         total = torch.full_like(parameter, options["initial_accumulator_value"])
@@ -107,13 +107,13 @@ def safe_sqrt(x: Tensor) -> Tensor:
     return torch.where(zero, torch.zeros_like(x), torch.where(zero, torch.ones_like(x), x).sqrt())
 
 
-def _with_weight_decay(parameter: Tensor, gradient: Tensor, options: Options) -> Tensor:
+def with_weight_decay(parameter: Tensor, gradient: Tensor, options: Options) -> Tensor:
     gradient = -gradient if options["maximize"] else gradient
     decay = options["weight_decay"]
     return gradient + decay * parameter if decay != 0 else gradient
 
 
-def _counted(state: ParameterState) -> tuple[float | Tensor, Tensor]:
+def counted(state: ParameterState) -> tuple[float | Tensor, Tensor]:
     """The number of this step, to compute with and to keep."""
     step = state["step"] + 1 if "step" in state else torch.ones(())
     # A number where that is free: a power of it keeps full precision. Reading one from a device would wait for it.
@@ -125,5 +125,5 @@ def _moment(state: ParameterState, key: str, parameter: Tensor) -> Tensor:
     return torch.zeros_like(parameter) if moment is None else moment
 
 
-def _scalar(value: float | Tensor) -> float | Tensor:
+def scalar(value: float | Tensor) -> float | Tensor:
     return value.squeeze() if isinstance(value, Tensor) else value
