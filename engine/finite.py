@@ -29,8 +29,12 @@ def check_finite(name: str, found: LevelGradients, loss: Tensor, gradients: Grad
     value = loss.item()
     if abs(value) < float("inf") and size < float("inf"):
         return
+    inside = gradients.relations.inside[name]
+    through = ", ".join(f"{name} -> {m} by {gradients.hierarchy.method(m)}" for m in inside)
     raise NonFiniteError(
-        f"problem '{name}': loss {value:g}, norm of its gradient {size:g}; {_where(name, found, value, gradients)}. "
+        f"problem '{name}': loss {value:g}, norm of its gradient {size:g}"
+        + (f" (total, through {through})" if through else "")
+        + f"; {_where(name, found, value, gradients)}. "
         "Lower the learning rate, clip (gradient_clipping), damp the method, or leave such batches out "
         "(EngineConfig(non_finite='skip'))"
     )

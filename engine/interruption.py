@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -86,14 +87,12 @@ class Interruption:
             signal.raise_signal(number)
 
     def _quieten_workers(self) -> None:
-        """A SIGTERM to all processes ends a DataLoader's workers, and torch raises that wherever the program then is."""
+        """A SIGTERM to all processes ends a DataLoader's workers, which torch raises wherever the program then is."""
         number = getattr(signal, "SIGCHLD", None)  # Windows has none
         if number is not None and callable(handler := signal.getsignal(number)):
             self._before[number] = handler
             signal.signal(number, self._lose_worker)
 
     def _lose_worker(self, number: int, frame: FrameType | None) -> None:
-        try:
+        with suppress(RuntimeError):
             self._before[number](number, frame)
-        except RuntimeError:
-            pass

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from ..hypergrad.errors import NonFiniteError, warn_once
 from ..hypergrad.replay import RandomState
 from ..problems.moment import Moment
+from ..problems.packing import PackingError
 from .gradients import LevelGradients
 from .guard import Guard
 from .recording import ending_loops, record
@@ -38,7 +40,7 @@ class Stepper:
         self._levels = {name: problem.level for name, problem in engine.problems.items()}
         self._schedule = Schedule(engine.graph, engine.problems)
         self._guard = Guard(engine.problems, engine.gradients, config.non_finite, config.log_step)
-        self._roll_back = RollBack(engine.graph, engine.problems, self._train_again) if config.roll_back else None
+        self._roll_back = self._remembering() if config.roll_back else None
         self.times = {name: Times() for name in engine.problems}
 
     def advance(self, name: str) -> bool:
@@ -55,7 +57,7 @@ class Stepper:
             before = self._roll_back.random_before(starts)
         if starts:
             start_inner_loop(problem)
-        episodes = engine.environment.episodes
+        episodes, restored = engine.environment.episodes, self._guard.restored
         moment = level.next_moment()
         metrics, stepped = self._train(name, moment, watch)
         metrics.update(engine.environment.metrics(name, episodes))
@@ -63,8 +65,10 @@ class Stepper:
         self._schedule.advanced(name)
         if stepped:
             self._schedule.stepped(name)
-        if self._roll_back is not None:
+        if self._roll_back is not None and self._guard.restored == restored:
             self._after_step(name, moment, before, stepped, self._roll_back)
+        if self._roll_back is not None and self._guard.restored > restored:
+            self._roll_back = self._remembering()  # nothing below may return to where it diverged from
         self.times[name].steps += 1
         engine.callbacks.on_level_step(engine, problem, metrics)
         return True
@@ -74,15 +78,16 @@ class Stepper:
         return {
             "schedule": self._schedule.state_dict(),
             "guard": self._guard.state_dict(),
-            "roll_back": self._roll_back.state_dict() if self._roll_back is not None else None,
+            "roll_back": self._roll_back_state(self._roll_back) if self._roll_back is not None else None,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up what :meth:`state_dict` returned."""
         self._schedule.load_state_dict(state["schedule"])
         self._guard.load_state_dict(state["guard"])
-        if self._roll_back is not None and state["roll_back"] is not None:
-            self._roll_back.load_state_dict(state["roll_back"])
+        if self._roll_back is not None:
+            self._roll_back = self._remembering()
+            self._roll_back.load_state_dict(state["roll_back"] or {})
 
     def _train(
         self, name: str, moment: Moment, watch: Stopwatch, *, again: bool = False
@@ -103,11 +108,8 @@ class Stepper:
             loss, found = differentiate()
             return loss, found.total
 
-        loss, found = differentiate()
-        if not again:
-            engine.callbacks.on_gradients(engine, problem, found)
         stepped = False
-        if self._admits(name, found, loss):
+        if (found := self._admitted(name, differentiate, again=again)) is not None:
             with ending_loops(self._levels, name, engine.graph.constrained_by(name)):
                 stepped = level.update.apply(metrics, found.total, again=once_more)
         elif level.loop is not None:
@@ -115,12 +117,41 @@ class Stepper:
         problem.count += 1
         if level.update.skipped:
             metrics["skipped steps"] = torch.tensor(level.update.skipped)
+        if self._guard.skipped[name]:
+            metrics["skipped batches"] = torch.tensor(self._guard.skipped[name])
         watch.lap("update")
         return metrics, stepped
 
-    def _admits(self, name: str, found: LevelGradients, loss: Tensor) -> bool:
-        upcoming = self._engine.step_count + 1
-        return self._guard.admits(name, found, loss, step=upcoming, last=upcoming == self._engine.config.train_iters)
+    def _admitted(
+        self, name: str, differentiate: Callable[[], tuple[Tensor, LevelGradients]], *, again: bool
+    ) -> LevelGradients | None:
+        """The gradients of a batch; ``None`` where they are not finite and the run goes on without them."""
+        engine = self._engine
+        self._guard.before_batch(name)
+        try:
+            loss, found = differentiate()
+        except NonFiniteError as error:  # a method that met such numbers before it had a result
+            self._guard.leave_out(name, NonFiniteError(f"problem '{name}': no hypergradient: {error}"))
+            return None
+        if not again:
+            engine.callbacks.on_gradients(engine, engine.problems[name], found)
+        upcoming = engine.step_count + 1
+        last = upcoming == engine.config.train_iters
+        return found if self._guard.admits(name, found, loss, step=upcoming, last=last) else None
+
+    def _roll_back_state(self, roll_back: RollBack) -> dict[str, Any] | None:
+        try:
+            return roll_back.state_dict()
+        except PackingError as error:
+            warn_once(
+                "unpackable roll-back",
+                f"roll_back: {error}; a run that goes on from this checkpoint rolls back to it at first, and not to "
+                "where the inner loop began",
+            )
+            return None
+
+    def _remembering(self) -> RollBack:
+        return RollBack(self._engine.graph, self._engine.problems, self._train_again)
 
     def _train_again(self, name: str, moment: Moment) -> bool:
         watch = Stopwatch(self.times[name], self._engine.device if self._engine.config.timing else None)

@@ -105,7 +105,11 @@ def _unsaved_buffers(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    options = [set(group) for group in optimizer.param_groups]
     optimizer.load_state_dict(state)
+    for needed, group in zip(options, optimizer.param_groups, strict=True):
+        if missing := sorted(needed - set(group)):  # torch would notice at the next step
+            raise ValueError(f"its optimizer is {type(optimizer).__name__}, the state that of one without {missing[0]}")
     # torch casts the state to the dtype of its parameter, and so changes what an optimizer keeps in another one.
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     numbers = [i for group in state["param_groups"] for i in group["params"]]

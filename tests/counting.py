@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from multilevel.hypergrad import autograd
 from multilevel.hypergrad.registry import available
 
 from .generic import Generic
@@ -49,6 +50,7 @@ def counting() -> Iterator[Count]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.autograd, "grad", counted_grad)
+        patch.setattr(autograd, "_engine_run_backward", None)  # all gradients by the function that is counted
         patch.setattr(Generic, "training_step", counted_step)
         for method in available().values():
             patch.setattr(method, "pull_back", _counted(method.pull_back, count))

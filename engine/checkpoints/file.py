@@ -46,8 +46,9 @@ def write_checkpoint(path: Path, state: dict[str, Any], step: int) -> None:
             os.fsync(file.fileno())
         beside.replace(path)
         _sync(path.parent)
-    except RuntimeError as error:  # torch's writer reports a full disk in its own way
-        raise OSError(f"{path}: {error}") from error
+    except RuntimeError as error:  # torch's writer stumbles over what the system refused, and reports its stumbling
+        refused = error.__context__ if isinstance(error.__context__, OSError) else error
+        raise OSError(f"{path}: {refused}") from error
     finally:
         beside.unlink(missing_ok=True)
 

@@ -27,8 +27,7 @@ class CheckpointFolder:
 
     def files(self) -> list[Path]:
         """The files, newest first; whether they are good shows when they are read."""
-        found = {int(match[1]): path for path in _entries(self.path) if (match := NAME.match(path.name))}
-        return [found[step] for step in sorted(found, reverse=True)]
+        return sorted((path for path in _entries(self.path) if NAME.match(path.name)), key=_step, reverse=True)
 
     def save(self, step: int, state: dict[str, Any], *, verify: bool = False) -> Path:
         """Write a checkpoint, then remove those that are too old. The others stay valid until it is written.
@@ -45,8 +44,9 @@ class CheckpointFolder:
         path = self.path / f"step-{step:08d}.pt"
         write_checkpoint(path, state, step)
         if verify:
-            read_checkpoint(path)
-        kept = self.files()
+            _verify(path)
+        # Newer ones are damaged, or the run turned back from them: they must not crowd this one out.
+        kept = [old for old in self.files() if _step(old) <= step]
         for old in kept[self._keep :]:
             old.unlink(missing_ok=True)
         for left in _entries(self.path):
@@ -76,6 +76,18 @@ class CheckpointFolder:
             reasons = "\n  ".join(map(str, errors))
             raise CheckpointError(f"{self.path}: no checkpoint in it can be used:\n  {reasons}")
         return None
+
+
+def _step(path: Path) -> int:
+    return int(path.stem.removeprefix("step-"))
+
+
+def _verify(path: Path) -> None:
+    try:
+        read_checkpoint(path)
+    except CheckpointError:
+        path.unlink()
+        raise
 
 
 def _entries(folder: Path) -> list[Path]:

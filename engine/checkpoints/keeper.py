@@ -45,19 +45,29 @@ class Checkpoints:
             ConfigError: The folder has checkpoints of another run, or cannot be written to.
             CheckpointError: The state holds something that could not be read again.
         """
-        if self._begun or not self._every or self._folder is None:
+        if self._begun or self._folder is None:
             return
-        if self._folder.files():
+        if is_first_process():  # what the others see may be its first checkpoint already
+            self._refuse_other(self._folder)
+        if self._every:
+            self._save_first(engine, self._folder)
+        self._begun = True
+
+    def _refuse_other(self, folder: CheckpointFolder) -> None:
+        if folder.files():
             raise ConfigError(
-                f"{self._folder.path}: there are checkpoints of a run in it; go on from them with engine.resume(), or "
-                "give another run_dir"
+                f"{folder.path}: there are checkpoints of a run in it; go on from them with engine.resume(), or give "
+                "another run_dir"
             )
+
+    def _save_first(self, engine: Engine, folder: CheckpointFolder) -> None:
+        state = engine.state_dict()  # in every process: they may have to agree on it
+        if not is_first_process():
+            return
         try:
-            if is_first_process():
-                self._folder.save(engine.step_count, engine.state_dict(), verify=True)
+            folder.save(engine.step_count, state, verify=True)
         except OSError as error:
             raise ConfigError(f"run_dir: cannot be written to: {error}") from error
-        self._begun = True
 
     def after_step(self, engine: Engine, *, last: bool) -> None:
         """An engine step is done; save where that is due."""

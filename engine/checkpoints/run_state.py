@@ -48,8 +48,8 @@ def load_run_state(engine: Engine, state: Mapping[str, Any]) -> None:
             raise
         except Exception as error:  # whatever a module or an optimizer says of a state that is not its own
             raise CheckpointError(
-                f"problem '{name}': the checkpoint does not fit it: {error}. Was it built in another way than the run "
-                "that is gone on with?"
+                f"problem '{name}': the checkpoint does not fit it: {str(error).rstrip('.')}. Was it built in another "
+                "way than the run that is gone on with?"
             ) from error
     engine.load_progress_state(state["progress"])
     engine.last_metrics = {name: dict(metrics) for name, metrics in state["last_metrics"].items()}

@@ -56,7 +56,9 @@ class Weights(Problem):
 
     def training_step(self, batch: list[Tensor]) -> Tensor:
         (inputs,) = batch
-        return (self.student(inputs) - inputs.sum(1, keepdim=True).sin()).square().mean() + self.module().square().mean()
+        return (
+            self.student(inputs) - inputs.sum(1, keepdim=True).sin()
+        ).square().mean() + self.module().square().mean()
 
 
 class Vector(nn.Module):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from multilevel import Callback, Config, Engine, EngineConfig, Problem
 from multilevel.engine.checkpoints.file import read_checkpoint
 from multilevel.engine.interruption import HANDLED, Interrupted
 from multilevel.hypergrad.errors import CheckpointWarning
+from multilevel.problems.batches import Batches
 
 from ..givens import Given, assert_same, bits, chain
 
@@ -313,3 +316,48 @@ def test_in_another_thread_nothing_is_installed(whole: Any) -> None:
     thread.join()
     assert during == before
     assert_same(bits(engine), whole)
+
+
+def asleep() -> None:
+    time.sleep(0.2)
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 0)])
+def test_a_process_that_is_forked_in_the_run_is_ended_as_ever_and_lives_through_ctrl_c(
+    number: int, code: int, capfd: Any
+) -> None:
+    def fork() -> None:
+        process = multiprocessing.get_context("fork").Process(target=asleep)
+        process.start()
+        time.sleep(0.05)
+        assert process.pid is not None
+        os.kill(process.pid, number)
+        process.join(5)
+        assert process.exitcode == code
+
+    built(None, At(2, event=fork)).run()
+    assert "finishing" not in capfd.readouterr().err
+
+
+def test_workers_that_die_with_the_signal_do_not_keep_the_run_from_being_saved(tmp_path: Path, whole: Any) -> None:
+    def lose() -> None:
+        """What a SIGTERM to all processes does."""
+        signal.raise_signal(signal.SIGTERM)
+        (worker,) = multiprocessing.active_children()
+        worker.kill()
+        time.sleep(0.1)  # for SIGCHLD
+
+    def with_worker(event: Event) -> Engine:
+        engine = built(tmp_path, At(5, event=event))
+        data = TensorDataset(torch.linspace(-1, 1, 10))
+        engine["mid"].level.batches = Batches("mid", DataLoader(data, 3, shuffle=True, num_workers=1), lambda: None)
+        return engine
+
+    interrupted(with_worker(lose), signal.SIGTERM)
+    resumed = with_worker(lambda: None)
+    resumed.resume()
+    resumed.run()
+    whole_too = with_worker(lambda: None)
+    whole_too.run()
+    assert_same(bits(resumed), bits(whole_too))

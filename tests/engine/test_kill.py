@@ -83,7 +83,9 @@ class Run:
         iters: ``EngineConfig.train_iters``.
     """
 
-    def __init__(self, folder: Path, processes: Forked | Fresh, *, roll_back: bool, keep: int = KEEP, iters: int = ITERS) -> None:
+    def __init__(
+        self, folder: Path, processes: Forked | Fresh, *, roll_back: bool, keep: int = KEEP, iters: int = ITERS
+    ) -> None:
         self.folder = folder
         self.checkpoints = CheckpointFolder(folder / "checkpoints", keep)
         self.attempts = 0

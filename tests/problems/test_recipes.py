@@ -192,7 +192,7 @@ def test_equal_strengths_are_a_uniform_penalty():
     net = nn.Linear(60, 1)
     penalty = FeatureL2(60, start=-3.0)
     by_feature = RegularizedClassifier("classifier", module=net)
-    by_feature._uppers = {"regularizer": penalty}
+    by_feature._neighbours = {"regularizer": penalty}
     uniform = UniformlyRegularized("classifier", module=net, strength=torch.tensor(-3.0).exp().item())
     batch = breast_cancer.train()[0]
     losses = by_feature.training_step(batch)
