@@ -49,6 +49,8 @@ class Stopwatch:
         wait_for: The device to wait for at each lap; ``None`` never waits.
     """
 
+    __slots__ = ("_device", "_last", "_times")
+
     def __init__(self, times: Times, wait_for: torch.device | None = None) -> None:
         self._times = times
         self._device = wait_for if wait_for is not None and wait_for.type != "cpu" else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from .linearization import Linearization
@@ -17,10 +19,14 @@ def difference_product(at: Linearization, vector: Tensors, radius: float) -> Ten
         step = _step(norm(vector), radius)
     offset = scale(vector, step)
     forward, backward = at.input_gradient(offset), at.input_gradient(offset, sign=-1.0)
-    return scale(subtract(forward, backward), 0.5 / step)
+    inverse = 0.5 / step if isinstance(step, torch.Tensor) or step else math.inf  # an infinite vector, a step of zero
+    return scale(subtract(forward, backward), inverse)
 
 
 def _step(length: torch.Tensor, radius: float) -> float | torch.Tensor:
+    """radius / length; the radius where the length is zero, or so small that the quotient would overflow."""
+    smallest = torch.finfo(length.dtype).tiny
     if length.device.type == "cpu":
-        return radius / (length.item() or 1.0)
-    return radius / torch.where(length > 0, length, torch.ones_like(length))
+        value = length.item()
+        return radius if value < smallest else radius / value
+    return radius / torch.where(length < smallest, torch.ones_like(length), length)

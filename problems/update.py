@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from ..hypergrad.clipping import Clipping
 from ..hypergrad.errors import ConfigError
 from ..hypergrad.tensors import Tensors
+from .optimizer_step import direct_step
 from .scaling import loss_scaler
 from .scheduling import Scheduling
 
@@ -46,6 +47,7 @@ class Update:
         self._size = config.gradient_accumulation
         self._clipping = Clipping(config.gradient_clipping, config.gradient_clipping_by)
         self._needs_closure = _needs_closure(problem.optimizer)
+        self._optimizer_step = direct_step(problem.optimizer)
         self.scaler = loss_scaler(problem.name, config.precision, parameters, closure=self._needs_closure)
         self.scheduling = Scheduling(problem.name, problem.scheduler, config.scheduler_metric)
         # Autograd hands out one tensor for two parameters, or an expanded scalar: not to be written to in place.
@@ -113,7 +115,7 @@ class Update:
         if self.scaler is not None:
             return self._step_unless_overflown(self.scaler)
         if not self._needs_closure:
-            self._problem.optimizer.step()
+            self._optimizer_step()
             return True
 
         def closure() -> Tensor:

@@ -211,3 +211,23 @@ def test_errors_say_what_is_missing() -> None:
         Sama().solve(Linearization(other, (parameter,), (torch.ones(2),)), (torch.ones(2),))
     with pytest.raises(ConfigError, match="sama: alpha"):
         Sama(alpha=0.0)
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-45, 1e-40, 1e-30, 1.0])
+def test_differences_of_vanishing_cotangents_are_finite(size: float) -> None:
+    """In float32 a cotangent below 1e-38 has no reciprocal: its difference is taken with a step that has one."""
+    curvature = torch.tensor([2.0, 3.0], dtype=torch.float32)
+
+    def function(theta: Tensors, inputs: Tensors) -> Evaluation:
+        return Evaluation((curvature * theta[0] * (theta[0] / 2 - inputs[0])).sum())
+
+    point = torch.zeros(2, dtype=torch.float32)
+    at = Linearization(Objective(function), (point,), (point.clone(),))
+    (found,) = Darts().pull_back(at, (torch.full((2,), size, dtype=torch.float32),))
+    torch.testing.assert_close(found, curvature * size, rtol=1e-4, atol=1e-36)
+
+
+def test_an_infinite_cotangent_stays_visible() -> None:
+    at = Linearization(Objective(lambda t, i: Evaluation((t[0] * i[0]).sum())), (torch.ones(2),), (torch.ones(2),))
+    (found,) = Darts().pull_back(at, (torch.full((2,), float("inf")),))
+    assert not found.isfinite().all()

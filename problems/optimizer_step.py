@@ -1,0 +1,44 @@
+"""An optimizer's step without what torch wraps around it for hooks, profilers and schedulers, where there are none.
+
+The wrappers take 40 us a step, as long as a small backward pass.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
+from torch.optim import optimizer as torch_optimizer
+
+PLAIN = (SGD, Adam, AdamW, RMSprop, Adagrad)
+"""Those whose step is nothing but its own arithmetic, to be run without gradients."""
+
+
+def direct_step(optimizer: Optimizer) -> Callable[[], Any]:
+    """What steps an optimizer: its own ``step``, or the same arithmetic alone while nobody watches it."""
+    bare = inspect.unwrap(type(optimizer).step)
+    if type(optimizer) not in PLAIN or bare is type(optimizer).step or optimizer.defaults.get("differentiable"):
+        return lambda: optimizer.step()  # looked up each time: a scheduler may wrap it later
+
+    def step() -> None:
+        if _is_watched(optimizer):
+            optimizer.step()
+            return
+        with torch.no_grad():
+            bare(optimizer)
+
+    return step
+
+
+def _is_watched(optimizer: Optimizer) -> bool:
+    return bool(
+        "step" in vars(optimizer)  # a scheduler, a scaler or a user put another one there
+        or optimizer._optimizer_step_pre_hooks
+        or optimizer._optimizer_step_post_hooks
+        or torch_optimizer._global_optimizer_pre_hooks
+        or torch_optimizer._global_optimizer_post_hooks
+        or torch.autograd.profiler._is_profiler_enabled
+    )
