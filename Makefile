@@ -7,7 +7,7 @@ SOURCES := $(wildcard setup.cfg pyproject.toml constraints.txt)
 # One thread a process: the tests run on all cores, and the numbers do not depend on how many there are.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-all lint types tables docs clean help
+.PHONY: demo test test-all lint types tables bench docs clean help
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -33,6 +33,9 @@ types: $(VENV)/test
 tables: $(VENV)/test  ## compute the tables of docs/conformance.md and docs/cost.md anew
 	MULTILEVEL_WRITE_TABLES=1 $(BIN)/pytest -q tests/test_tables.py
 
+bench: $(VENV)/bench  ## measure speed and memory beside loops written by hand and other libraries
+	$(BIN)/python benchmarks/run.py
+
 docs: $(VENV)/docs  ## build the documentation site
 	$(BIN)/pip install -q --no-deps --upgrade --target $(VENV)/installed .
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
@@ -52,6 +55,13 @@ $(VENV)/demo: $(VENV)/bin/python $(SOURCES)
 $(VENV)/test: $(VENV)/bin/python $(SOURCES)
 	$(BIN)/pip install -q -c constraints.txt torch
 	$(BIN)/pip install -q -c constraints.txt -e ".[test]"
+	@touch $@
+
+# The last three cap Python or pin what the others need newer, and run all the same.
+$(VENV)/bench: $(VENV)/bin/python $(SOURCES)
+	$(BIN)/pip install -q -c constraints.txt torch
+	$(BIN)/pip install -q -c constraints.txt -e ".[bench]"
+	$(BIN)/pip install -q --no-deps --ignore-requires-python betty-ml==0.2.1 boat-torch==1.1.1 hypergrad==0.0.1
 	@touch $@
 
 $(VENV)/docs: $(VENV)/bin/python $(SOURCES)

@@ -1,0 +1,1 @@
+"""Time, memory and accuracy of the library beside a loop written by hand and other libraries."""
