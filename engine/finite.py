@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from ..hypergrad.errors import NonFiniteError
 from ..hypergrad.tensors import norm
+from ..problems.problem import Problem
 from .gradients import Gradients, LevelGradients
 
 
@@ -38,6 +39,11 @@ def check_finite(name: str, found: LevelGradients, loss: Tensor, gradients: Grad
         "Lower the learning rate, clip (gradient_clipping), damp the method, or leave such batches out "
         "(EngineConfig(non_finite='skip'))"
     )
+
+
+def diverged(problems: Iterable[Problem]) -> str | None:
+    """The first problem with a parameter that is infinite or not a number. Makes the host wait for the device."""
+    return next((p.name for p in problems if not all(bool(t.isfinite().all()) for t in p.parameters)), None)
 
 
 def _where(name: str, found: LevelGradients, loss: float, gradients: Gradients) -> str:

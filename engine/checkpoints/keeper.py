@@ -6,8 +6,9 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...hypergrad.errors import CheckpointWarning, ConfigError
+from ...hypergrad.errors import CheckpointWarning, ConfigError, NonFiniteError
 from ...problems.processes import is_first_process
+from ..finite import diverged
 from .folder import CheckpointFolder
 
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ class Checkpoints:
     """Saves an engine every so many engine steps, and goes on from what was saved.
 
     A checkpoint is written before the first step too: what cannot be saved shows before anything is lost. One that
-    cannot be written later (a full disk) is left out with a warning, and the one before it stays.
+    cannot be written later (a full disk) is left out with a warning, and the one before it stays. None is written of
+    parameters that are not finite: nothing could go on from it.
 
     Args:
         run_dir: The run's folder; ``None`` where nothing is saved.
@@ -70,13 +72,26 @@ class Checkpoints:
             raise ConfigError(f"run_dir: cannot be written to: {error}") from error
 
     def after_step(self, engine: Engine, *, last: bool) -> None:
-        """An engine step is done; save where that is due."""
+        """An engine step is done; save where that is due.
+
+        Raises:
+            NonFiniteError: The run has diverged, and ``EngineConfig.non_finite`` says to raise.
+        """
         if self._every and (last or engine.step_count % self._every == 0):
+            why = _divergence(engine) if engine.config.non_finite == "raise" else None
+            if why is not None:
+                raise NonFiniteError(
+                    f"{why}. Lower the learning rate or clip (gradient_clipping) and go on from there, or leave out "
+                    "what is not finite (EngineConfig(non_finite='skip'))"
+                )
             self.save(engine)
 
     def save(self, engine: Engine) -> Path | None:
-        """Save now; ``None`` where there is no folder, or where writing failed, of which it warns."""
+        """Save now; ``None`` where there is no folder, or where it could not be, of which it warns."""
         if self._folder is None:
+            return None
+        if (why := _divergence(engine)) is not None:
+            warnings.warn(why, CheckpointWarning, stacklevel=2)
             return None
         state = engine.state_dict()  # in every process: they may have to agree on it
         if not is_first_process():
@@ -107,3 +122,13 @@ class Checkpoints:
         engine.load_state_dict(found[1])
         self._begun = True
         return engine.step_count
+
+
+def _divergence(engine: Engine) -> str | None:
+    name = diverged(engine.problems.values())
+    if name is None:
+        return None
+    return (
+        f"step {engine.step_count}: parameters of problem '{name}' are infinite or not a number, so no checkpoint is "
+        "written; the last one before it is still there"
+    )

@@ -14,9 +14,9 @@ from typing import Any
 
 from ..atomic import write_text
 from ..metrics import plain
-from .plan import Outcome, Plan, select, shown
-from .folder import MANY
 from ..tables import table
+from .folder import MANY
+from .plan import Outcome, Plan, select, shown
 
 CSV = "sweep.csv"
 

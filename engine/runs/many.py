@@ -12,9 +12,9 @@ from ...hypergrad.errors import choices
 from . import comparison
 from .children import Children, Ended, Task
 from .dry import check
-from .progress import Progress
-from .plan import Member, Outcome, Plan, outcome, read_plan, select
 from .folder import MANY, RunFolder
+from .plan import Member, Outcome, Plan, outcome, read_plan, select
+from .progress import Progress
 from .run import Report, RunFailed, RunInterrupted, Terms
 
 STOPPED = (130, 143, -signal.SIGINT, -signal.SIGTERM)

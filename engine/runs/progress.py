@@ -12,8 +12,8 @@ from typing import Any
 from tqdm import tqdm
 
 from ..metrics import brief
-from .plan import Outcome, Plan
 from .folder import RunFolder
+from .plan import Outcome, Plan
 from .run import Terms
 
 TAIL = 4096

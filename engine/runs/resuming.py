@@ -10,11 +10,11 @@ from typing import Any
 from ...configs.loader import LoadedExperiment, load
 from ...configs.schema import Experiment
 from ...hypergrad.errors import ConfigError
+from .folder import MANY, RunFolder
 from .many import is_many
 from .plan import Plan, read_plan
-from .folder import MANY, RunFolder
-from .settings import seeded, settings
 from .run import Report, Terms, go_on, report_table, start
+from .settings import seeded, settings
 
 MAY_DIFFER = {"name", "description", "engine.train_iters"}
 """Settings under which it is still the same run."""

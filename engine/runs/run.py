@@ -18,9 +18,9 @@ from ..callbacks.progress import ProgressBar
 from ..engine import Engine
 from ..loggers.jsonl import JsonLines
 from ..metrics import scalars
+from ..tables import table
 from .folder import RunFolder
 from .settings import seeded
-from ..tables import table
 
 Report = dict[str, float]
 

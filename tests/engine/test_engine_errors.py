@@ -39,7 +39,12 @@ def broken(where: str, method: Any = CG(iterations=2), **config: Any) -> Engine:
 @pytest.mark.parametrize(
     ("where", "config", "at", "message"),
     [
-        ("lower", {"log_step": 1}, 1, "problem 'lower': loss nan, norm of its gradient nan; the loss itself is not finite. Lower"),
+        (
+            "lower",
+            {"log_step": 1},
+            1,
+            "problem 'lower': loss nan, norm of its gradient nan; the loss itself is not finite. Lower",
+        ),
         (
             "upper",
             {"log_step": 1},

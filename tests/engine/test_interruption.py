@@ -340,7 +340,7 @@ def test_a_process_that_is_forked_in_the_run_is_ended_as_ever_and_lives_through_
     assert "finishing" not in capfd.readouterr().err
 
 
-def test_workers_that_die_with_the_signal_do_not_keep_the_run_from_being_saved(tmp_path: Path, whole: Any) -> None:
+def test_workers_that_die_with_the_signal_do_not_keep_the_run_from_being_saved(tmp_path: Path) -> None:
     def lose() -> None:
         """What a SIGTERM to all processes does."""
         signal.raise_signal(signal.SIGTERM)
@@ -348,16 +348,16 @@ def test_workers_that_die_with_the_signal_do_not_keep_the_run_from_being_saved(t
         worker.kill()
         time.sleep(0.1)  # for SIGCHLD
 
-    def with_worker(event: Event) -> Engine:
-        engine = built(tmp_path, At(5, event=event))
+    def with_worker(run_dir: Path, event: Event = lambda: None) -> Engine:
+        engine = built(run_dir, At(5, event=event))
         data = TensorDataset(torch.linspace(-1, 1, 10))
         engine["mid"].level.batches = Batches("mid", DataLoader(data, 3, shuffle=True, num_workers=1), lambda: None)
         return engine
 
-    interrupted(with_worker(lose), signal.SIGTERM)
-    resumed = with_worker(lambda: None)
+    interrupted(with_worker(tmp_path / "run", lose), signal.SIGTERM)
+    resumed = with_worker(tmp_path / "run")
     resumed.resume()
     resumed.run()
-    whole_too = with_worker(lambda: None)
-    whole_too.run()
-    assert_same(bits(resumed), bits(whole_too))
+    whole = with_worker(tmp_path / "whole")
+    whole.run()
+    assert_same(bits(resumed), bits(whole))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from multilevel import Callback, Config, Engine, EngineConfig, NonFiniteError, Problem
+from multilevel.hypergrad.errors import CheckpointWarning
 from multilevel.problems.batches import Batches
 from multilevel.problems.level_state import cloned, training_state
 
@@ -281,6 +283,72 @@ def test_restore_does_not_give_up_on_failures_that_pass(every: int) -> None:
     engine = alone(Diverging(*range(0, 200, 5)), non_finite="restore", log_step=every, train_iters=200)
     engine.run()
     assert engine.step_count == 200
+
+
+def exploding(run_dir: Path, at: int, **config: Any) -> Engine:
+    """An engine whose lower problem's gradient is not a number at one engine step, saved every other step."""
+
+    def lower(problem: Given, batch: Any) -> Tensor:
+        return (problem.module() - problem.upper()).square().sum() * (NAN if engine.step_count == at else 1.0)
+
+    settings: dict[str, Any] = {"train_iters": 12, "checkpoint_every": 2, "run_dir": str(run_dir), **config}
+    engine = pair(
+        lower,
+        lambda p, b: (p.lower() - 1).square().sum() + p.module().square().sum(),
+        steps=3,
+        modules=(Vector(3.0), Vector(2.0)),
+        engine=EngineConfig(seed=0, **settings),
+    )
+    return engine
+
+
+def saved_steps(run_dir: Path) -> list[int]:
+    return sorted(int(path.stem.removeprefix("step-")) for path in (run_dir / "checkpoints").iterdir())
+
+
+def test_no_checkpoint_is_written_of_what_nothing_could_go_on_from(tmp_path: Path) -> None:
+    """Losses are looked at every 100 engine steps only; by then every checkpoint that is kept would be spoiled."""
+    whole = exploding(tmp_path / "whole", at=-1)
+    whole.run()
+    engine = exploding(tmp_path / "run", at=3, keep=1)
+    with pytest.raises(NonFiniteError, match=r"step 4: parameters of problem 'lower' are .* no checkpoint is written"):
+        engine.run()
+    assert saved_steps(tmp_path / "run") == [2]
+    mended = exploding(tmp_path / "run", at=-1)
+    assert mended.resume() == 2
+    mended.run()
+    assert_same(bits(mended), bits(whole))
+
+
+def test_a_run_that_is_stopped_because_it_diverged_keeps_its_last_good_checkpoint(tmp_path: Path) -> None:
+    class Stops(Callback):
+        def on_step_end(self, engine: Engine) -> None:
+            if engine.last_metrics["lower"]["loss"].isnan():
+                signal.raise_signal(signal.SIGINT)
+
+    engine = exploding(tmp_path, at=4)
+    engine.callbacks.callbacks.append(Stops())
+    with (
+        pytest.warns(CheckpointWarning, match="step 5: parameters of problem 'lower' are infinite or not a number"),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        engine.run()
+    assert exploding(tmp_path, at=-1).resume() == 4
+
+
+@pytest.mark.parametrize("mode", ["skip", "restore"])
+def test_parameters_that_overflow_are_not_saved_under_any_mode(mode: str, tmp_path: Path) -> None:
+    class Overflows(Callback):
+        def on_step_end(self, engine: Engine) -> None:
+            if engine.step_count == 6:
+                with torch.no_grad():
+                    engine["upper"].module.value.fill_(float("inf"))
+
+    engine = exploding(tmp_path, at=-1, train_iters=6, non_finite=mode)
+    engine.callbacks.callbacks.append(Overflows())
+    with pytest.warns(CheckpointWarning, match="step 6: parameters of problem 'upper'"):
+        engine.run()
+    assert saved_steps(tmp_path) == [0, 2, 4]
 
 
 @pytest.mark.parametrize("mode", ["skip", "restore"])

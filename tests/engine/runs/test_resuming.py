@@ -19,8 +19,8 @@ from typer.testing import CliRunner, Result
 
 from multilevel.configs.loader import load
 from multilevel.engine import atomic
-from multilevel.engine.runs import folder as run_folder
 from multilevel.engine.cli import app
+from multilevel.engine.runs import folder as run_folder
 
 from ..toy import CODE
 
