@@ -45,7 +45,19 @@ class Clipping:
         """Clip the ``.grad`` of parameters."""
         if not self:
             return
+        dense = [_dense(p) for p in parameters]
         if self.by == "value":
-            torch.nn.utils.clip_grad_value_(parameters, self.limit)
+            torch.nn.utils.clip_grad_value_(dense, self.limit)
         else:
-            torch.nn.utils.clip_grad_norm_(parameters, self.limit)
+            torch.nn.utils.clip_grad_norm_(dense, self.limit)
+
+
+def _dense(parameter: Tensor) -> Tensor:
+    """The parameter; one with a sparse gradient (``nn.Embedding(sparse=True)``) stands aside for that one's entries."""
+    if parameter.grad is None or not parameter.grad.is_sparse:
+        return parameter
+    parameter.grad = parameter.grad.coalesce()
+    entries = parameter.grad.values()
+    stands_in = torch.empty_like(entries)
+    stands_in.grad = entries  # the same memory
+    return stands_in

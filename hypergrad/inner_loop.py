@@ -70,8 +70,11 @@ def advance(tape: Tape, step: Step, point: Point, inputs: Tensors, *, create_gra
 
 def advance_back(
     tape: Tape, step: Step, point: Point, inputs: Tensors, cotangent: Cotangent
-) -> tuple[Cotangent, Tensors]:
-    """One step in reverse: cotangents of the point before it and of the inputs, from that of the point after it."""
+) -> tuple[Cotangent, Tensors, Tensors]:
+    """One step in reverse: cotangents of the point before it and of the inputs, from that of the point after it.
+
+    The last that is returned is where the step ends.
+    """
     leaves = _leaves(point.solution)
     state_leaves = _leaves(differentiable_state(point.states))
     before = Point(leaves, with_differentiable_state(point.states, state_leaves))
@@ -81,7 +84,7 @@ def advance_back(
     weights = (*cotangent.solution, *(cotangent.states or zeros_like(outputs[len(leaves) :])))
     gradients = vector_jacobian_product(outputs, wrt, weights)
     middle, end = len(leaves), len(leaves) + len(state_leaves)
-    return Cotangent(gradients[:middle], gradients[middle:end]), gradients[end:]
+    return Cotangent(gradients[:middle], gradients[middle:end]), gradients[end:], after.solution
 
 
 def tape_beside(tape: Tape, inputs: Tensors, others: Tensors) -> tuple[Tape, Tensors]:
@@ -94,34 +97,65 @@ def tape_beside(tape: Tape, inputs: Tensors, others: Tensors) -> tuple[Tape, Ten
         objectives = tuple(
             moved(o, recorded(o, base.solution, inputs), beside.solution, others) for o in step.objectives
         )
-        steps.append(dataclasses.replace(step, objectives=objectives))
+        steps.append(dataclasses.replace(step, objectives=objectives, before=None))
         beside = advance(tape, steps[-1], beside, others)
         base = advance(tape, step, base, inputs)
     return dataclasses.replace(tape, steps=steps), beside.solution
 
 
-def check_end(tape: Tape, end: Tensors, solution: Tensors) -> None:
-    """Refuse to differentiate a loop that did not lead to the solution.
+class Misses:
+    """Where recorded steps, taken again, end beside where they ended then.
 
-    What the replay may miss by, relative to the distance travelled, is the fourth root of the precision: 2e-2 in single
-    and 1e-4 in double precision. Kernels that sum in another order make it miss by more than rounding (Adam turns
+    What they may miss by, relative to the distance travelled, is the fourth root of the precision: 2e-2 in single and
+    1e-4 in double precision. Kernels that sum in another order make them miss by more than rounding (Adam turns
     gradients that are nothing but rounding into full steps), and a smaller miss hardly changes the derivative.
 
-    Raises:
-        ProblemError: The replay ends elsewhere.
+    Args:
+        steps: How many steps the loop has.
     """
-    with torch.no_grad():
-        missed, travelled, size = norm(subtract(end, solution)), norm(subtract(solution, tape.start)), norm(solution)
-        precision = max(torch.finfo(t.dtype).eps for t in solution)
-        allowed = precision**0.25 * travelled + 16 * len(tape.steps) * precision * size
-    if not bool(missed <= allowed):
-        raise ProblemError(
-            f"unroll: the {len(tape.steps)} recorded steps, taken again, end {missed:.3g} away from the solution, "
-            f"which is {travelled:.3g} away from their start; the problem was moved outside its recorded steps (by "
-            "param_callback, grad_callback, or an upper problem that changed in between), or its training step is not "
-            "repeatable. Move it by its loss and optimizer alone, or use a method that needs the solution only, such "
-            "as cg"
-        )
+
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
+        self._sums: tuple[Tensor, Tensor, Tensor] | None = None
+        self._precision = 0.0
+
+    def note(self, start: Tensors, reached: Tensors, expected: Tensors) -> None:
+        """One step, or several in a row, from ``start``. Reads nothing from the device."""
+        with torch.no_grad():
+            new = norm(subtract(reached, expected)), norm(subtract(expected, start)), norm(expected)
+            old = self._sums
+            self._sums = new if old is None else (old[0] + new[0], old[1] + new[1], torch.maximum(old[2], new[2]))
+        self._precision = max(self._precision, *(torch.finfo(t.dtype).eps for t in expected))
+
+    def check(self) -> None:
+        """Refuse to differentiate a loop that did not lead to the solution.
+
+        Raises:
+            ProblemError: The steps end elsewhere.
+        """
+        if self._sums is None:
+            return
+        missed, travelled, size = self._sums
+        allowed = self._precision**0.25 * travelled + 16 * self._steps * self._precision * size
+        if not bool(missed <= allowed):
+            raise ProblemError(
+                f"unroll: the {self._steps} recorded steps, taken again, end {missed:.3g} away from the solution, "
+                f"which is {travelled:.3g} away from their start; the problem was moved outside its recorded steps (by "
+                "param_callback, grad_callback, or an upper problem that changed in between), or its training step is "
+                "not repeatable. Move it by its loss and optimizer alone, or use a method that needs the solution "
+                "only, such as cg"
+            )
+
+
+def check_end(tape: Tape, end: Tensors, solution: Tensors) -> None:
+    """Refuse to differentiate a loop whose steps, taken again in a row, end elsewhere.
+
+    Raises:
+        ProblemError: They do.
+    """
+    misses = Misses(len(tape.steps))
+    misses.note(tape.start, end, solution)
+    misses.check()
 
 
 def vector_jacobian_product(

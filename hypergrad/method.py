@@ -32,6 +32,11 @@ class Method(ABC):
     needs_tape: ClassVar[bool] = False
     differentiates_choices: ClassVar[bool] = False
 
+    @property
+    def kept_points(self) -> int:
+        """How many of the newest points of a recorded inner loop to keep copies of while it runs."""
+        return 0
+
     def __str__(self) -> str:
         """Name and the options that differ from their defaults: ``cg(iterations=10)``."""
         fields = dataclasses.fields(self)  # type: ignore[arg-type]  # every registered method is a dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -28,11 +29,14 @@ class Step:
         groups: The options of each of the optimizer's parameter groups at that moment (a schedule changes them),
             without the key ``"params"``.
         clipping: What was done to the gradient.
+        before: Copies of the parameters and of the optimizer's state of each before the step; ``None`` where they are
+            to be found again by taking the steps before it once more.
     """
 
     objectives: tuple[Objective, ...]
     groups: tuple[Options, ...]
     clipping: Clipping = NO_CLIPPING
+    before: tuple[Tensors, tuple[ParameterState, ...]] | None = None
 
 
 @dataclass
@@ -71,3 +75,10 @@ class Tape:
     def record(self, optimizer: Optimizer, objectives: Sequence[Objective], clipping: Clipping = NO_CLIPPING) -> None:
         """Note a step; call it before the optimizer and its scheduler step."""
         self.steps.append(Step(tuple(objectives), group_options(optimizer), clipping))
+
+    def keep_point(self, optimizer: Optimizer, parameters: Sequence[Tensor], newest: int) -> None:
+        """Copy where the step that was noted last begins; so many of the newest of these copies stay."""
+        before = tuple(p.detach().clone() for p in parameters), optimizer_states(optimizer, parameters)
+        self.steps[-1] = dataclasses.replace(self.steps[-1], before=before)
+        if len(self.steps) > newest:
+            self.steps[-1 - newest] = dataclasses.replace(self.steps[-1 - newest], before=None)

@@ -12,6 +12,7 @@ with c_K = (v, 0). Each step is taken again when its turn comes, so no graph out
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -22,6 +23,7 @@ from .checks import at_least
 from .errors import ConfigError, choices
 from .inner_loop import (
     Cotangent,
+    Misses,
     Point,
     advance,
     advance_back,
@@ -73,6 +75,11 @@ class Unroll(Method):
                 f"unroll: unknown checkpoints '{self.checkpoints}'{choices(str(self.checkpoints), ('all', 'sqrt'))}"
             )
 
+    @property
+    def kept_points(self) -> int:
+        """As many steps as are differentiated, unless most of their points are to be found again."""
+        return 0 if self.checkpoints == "sqrt" else self.truncation or sys.maxsize
+
     def pull_back(self, at: Linearization, cotangent: Tensors) -> Tensors:
         tape = recorded_loop(at.objective)
         if at.differentiable:
@@ -80,17 +87,24 @@ class Unroll(Method):
         first, count = self._first(tape), len(tape.steps)
         length = count - first if self.checkpoints == "all" else math.ceil(math.sqrt(count - first))
         segments = [range(k, min(k + length, count)) for k in range(first, count, length)]
-        # The last segment is reversed at once, so its points are kept on the way; the others' are found again.
-        points, end = _replayed(tape, at.inputs, keep={segment.start for segment in segments} | set(segments[-1]))
-        check_end(tape, end, at.solution)
+        points = _kept(tape, first)
+        if points is None:
+            # The last segment is reversed at once, so its points are kept on the way; the others' are found again.
+            points, end = _replayed(tape, at.inputs, keep={segment.start for segment in segments} | set(segments[-1]))
+            check_end(tape, end, at.solution)
+        misses = Misses(len(tape.steps))
+        after = tuple(at.solution)
         backwards, total = Cotangent(tuple(cotangent), ()), zeros_like(at.inputs)
         for segment in reversed(segments):
             for k in segment[:-1]:
                 if k + 1 not in points:
                     points[k + 1] = advance(tape, tape.steps[k], points[k], at.inputs)
             for k in reversed(segment):
-                backwards, part = advance_back(tape, tape.steps[k], points.pop(k), at.inputs, backwards)
-                total = add(total, part)
+                point = points.pop(k)
+                backwards, part, end = advance_back(tape, tape.steps[k], point, at.inputs, backwards)
+                misses.note(point.solution, end, after)
+                after, total = point.solution, add(total, part)
+        misses.check()
         if first == 0 and tape.initial is not None:
             with torch.enable_grad():
                 start = tape.initial(at.inputs)
@@ -117,6 +131,12 @@ class Unroll(Method):
 
     def _first(self, tape: Tape) -> int:
         return max(0, len(tape.steps) - self.truncation) if self.truncation else 0
+
+
+def _kept(tape: Tape, first: int) -> dict[int, Point] | None:
+    """The points before the steps from ``first`` on, where all of them were kept."""
+    points = {k: Point(*step.before) for k, step in enumerate(tape.steps) if k >= first and step.before is not None}
+    return points if len(points) == len(tape.steps) - first else None
 
 
 def _replayed(tape: Tape, inputs: Tensors, keep: Iterable[int]) -> tuple[dict[int, Point], Tensors]:

@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..hypergrad.clipping import Clipping
-from ..hypergrad.errors import ProblemError
+from ..hypergrad.errors import ConfigError, ProblemError
 from ..hypergrad.hierarchy import Hierarchy, Values
 from ..hypergrad.precision import like
 from ..hypergrad.tape import Step, Tape
 from ..hypergrad.tensors import Tensors
+from ..hypergrad.update_rules import ParameterState
 from .moment import Moment
 from .moment_state import moment_from_state, moment_state
 
@@ -41,7 +42,10 @@ class InnerLoop:
         self._parameters = parameters
         config = problem.config
         self._clipping = Clipping(config.gradient_clipping, config.gradient_clipping_by)
-        self.begin()
+        try:
+            self.begin()
+        except ConfigError as error:
+            raise ConfigError(f"problem '{problem.name}': {error}") from error
 
     def begin(self, initial: Initial | None = None) -> None:
         """Forget the past: the loop starts at the current parameters."""
@@ -59,6 +63,8 @@ class InnerLoop:
     def add_step(self) -> None:
         """Note that the optimizer is about to step on the batches since its last step."""
         self._tape.record(self._problem.optimizer, (), self._clipping)
+        if self._problem.method.kept_points:
+            self._tape.keep_point(self._problem.optimizer, self._parameters, self._problem.method.kept_points)
         self._steps.append(tuple(self._batches))
         self._batches = []
 
@@ -111,6 +117,7 @@ class InnerLoop:
             "start": self._tape.start,
             "optimizer": self._tape.optimizer_state,
             "groups": [step.groups for step in self._tape.steps],
+            "points": [step.before for step in self._tape.steps],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -122,11 +129,20 @@ class InnerLoop:
         self._steps = [tuple(moment_from_state(m, level) for m in batches) for batches in state["steps"]]
         self._left = {name: like(values, level.other(name).parameters) for name, values in state["left"].items()}
         self._tape.start = like(state["start"], self._parameters)
-        self._tape.optimizer_state = tuple(
+        self._tape.optimizer_state = self._on_device(state["optimizer"])
+        self._tape.steps = [
+            Step((), tuple(groups), self._clipping, self._point(point))
+            for groups, point in zip(state["groups"], state["points"], strict=True)
+        ]
+
+    def _point(self, state: Any) -> tuple[Tensors, tuple[ParameterState, ...]] | None:
+        return None if state is None else (like(state[0], self._parameters), self._on_device(state[1]))
+
+    def _on_device(self, states: Sequence[ParameterState]) -> tuple[ParameterState, ...]:
+        return tuple(
             {key: value.to(p.device) if hasattr(value, "to") and value.dim() else value for key, value in kept.items()}
-            for kept, p in zip(state["optimizer"], self._parameters, strict=True)
+            for kept, p in zip(states, self._parameters, strict=True)
         )
-        self._tape.steps = [Step((), tuple(groups), self._clipping) for groups in state["groups"]]
 
     def _hierarchy(self) -> Hierarchy:
         hierarchy = self._problem.level.hierarchy

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..hypergrad.errors import MultilevelError
+from ..hypergrad.errors import MultilevelError, warn_once
 
 PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device)
 
@@ -31,21 +31,38 @@ def pack(value: Any) -> Any:
         PackingError: It holds something else than tensors, arrays, numbers, texts, containers, and objects that are
             nothing but their attributes.
     """
+    try:
+        return _packed(value)
+    except RecursionError:
+        name = f"{type(value).__module__}.{type(value).__qualname__}"
+        raise PackingError(f"a {name} cannot be written into a checkpoint: it holds itself") from None
+
+
+def pack_or_warn(what: str, value: Any) -> Any:
+    """A value as plain data; ``None``, with a warning that names it, where it cannot be written."""
+    try:
+        return pack(value)
+    except PackingError as error:
+        warn_once(f"unpackable: {what}", f"{what} is not kept in the checkpoint: {error}")
+        return None
+
+
+def _packed(value: Any) -> Any:
     kind = type(value)
     if kind in PLAIN:
         return value
     if isinstance(value, Tensor):
         return _own_storage(value)
     if kind in (dict, OrderedDict):
-        return kind.__name__, [(pack(key), pack(item)) for key, item in value.items()]
+        return kind.__name__, [(_packed(key), _packed(item)) for key, item in value.items()]
     if kind in (list, tuple):
-        return kind.__name__, [pack(item) for item in value]
+        return kind.__name__, [_packed(item) for item in value]
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return "named", _class_name(kind), [pack(item) for item in value]
+        return "named", _class_name(kind), [_packed(item) for item in value]
     if kind.__module__ == "numpy" and hasattr(value, "dtype") and value.dtype.kind in "biufc":
         return _packed_array(value)
     if _is_its_attributes(value):
-        return "object", _class_name(kind), [(key, pack(item)) for key, item in vars(value).items()]
+        return "object", _class_name(kind), [(key, _packed(item)) for key, item in vars(value).items()]
     raise PackingError(f"a {kind.__module__}.{kind.__qualname__} in a batch cannot be written into a checkpoint")
 
 

@@ -20,7 +20,7 @@ from ..hypergrad.tensors import Tensors
 from .hooks import Hooks
 from .level import ProblemLevel
 from .neighbours import check_name, missing_attribute
-from .packing import pack, unpack
+from .packing import pack_or_warn, unpack
 from .processes import mean_over_processes
 from .sampling import Choice, sample
 
@@ -236,7 +236,8 @@ class Problem(Hooks, ABC):
 
         Tensors, numbers, texts and containers of them. The random state is the engine's.
         """
-        return {**self.level.state_dict(), "extra": pack(self.get_extra_state())}
+        what = f"problem '{self.name}': what its get_extra_state() returned"
+        return {**self.level.state_dict(), "extra": pack_or_warn(what, self.get_extra_state())}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up what :meth:`state_dict` returned."""
