@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .engine.callbacks import KeepBest as KeepBest
     from .engine.callbacks import Monitor as Monitor
     from .engine.engine import Engine as Engine
+    from .engine.interruption import Interrupted as Interrupted
     from .hypergrad.cg import CG as CG
     from .hypergrad.darts import Darts as Darts
     from .hypergrad.errors import CheckpointError as CheckpointError
@@ -52,6 +53,7 @@ _HOME = {
     "KeepBest": "engine.callbacks",
     "Monitor": "engine.callbacks",
     "Engine": "engine.engine",
+    "Interrupted": "engine.interruption",
     "CG": "hypergrad.cg",
     "Darts": "hypergrad.darts",
     "CheckpointError": "hypergrad.errors",

@@ -35,9 +35,9 @@ class EngineConfig(Settings):
             ``"mlflow"``, each by its name or as a mapping with its options
             (``{"name": "wandb", "project": "mine", "mode": "offline"}``).
         non_finite: What happens when a loss or a gradient is infinite or not a number. ``"raise"`` ends the run (looked
-            for when metrics are written); ``"skip"`` leaves out the batch; ``"restore"`` puts every problem back to
-            where it last was finite and goes on with other batches. The last two look at every level step, which makes
-            the host wait for the device.
+            for when metrics and checkpoints are written); ``"skip"`` leaves out the batch; ``"restore"`` puts every
+            problem back to where it last was finite and goes on with other batches. The last two look at every level
+            step, which makes the host wait for the device.
         monitor: Measure every problem's learning rates and norms of gradient and hypergradient when metrics are
             written, and write them with these.
         timing: Wait for the device wherever time is taken, so that ``engine.times`` is true on a GPU as well, and print

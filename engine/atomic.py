@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 
@@ -19,6 +20,16 @@ def write_text(path: Path, text: str) -> None:
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
+
+
+def copy_file(source: Path, copy: Path) -> None:
+    """Copy a file so that a crash at any moment leaves no half of it, which would be taken for another one."""
+    beside = copy.with_name(f".{copy.name}.{os.getpid()}")
+    try:
+        shutil.copyfile(source, beside)
+        beside.replace(copy)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

@@ -18,4 +18,11 @@ def resolve_device(name: str) -> torch.device:
     device = torch.device(name)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"device '{name}': torch finds no CUDA device here; use 'auto' or 'cpu' (engine.device)")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # each backend refuses in a way of its own
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise ConfigError(
+            f"device '{name}': torch cannot use it here ({reason}); use 'auto' or 'cpu' (engine.device)"
+        ) from error
     return device

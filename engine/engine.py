@@ -124,10 +124,8 @@ class Engine:
                 if not problem.module.training:  # parts of a module in training may be frozen on purpose
                     problem.module.train()
             with self._interruption:
-                self._run()
+                self._run_or_save()
         except BaseException as error:
-            if isinstance(error, Interrupted):
-                self._checkpoints.save(self)
             self.callbacks.on_exception(self, error)
             raise
 
@@ -140,6 +138,13 @@ class Engine:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    def _run_or_save(self) -> None:
+        try:
+            self._run()
+        except Interrupted:  # signals are still noted only: a second one must not end the process while it saves
+            self._checkpoints.save(self)
+            raise
 
     def _run(self) -> None:
         self._checkpoints.begin(self)

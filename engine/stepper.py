@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..hypergrad.errors import NonFiniteError, warn_once
+from ..hypergrad.errors import CheckpointWarning, NonFiniteError, warn_once
 from ..hypergrad.replay import RandomState
 from ..problems.moment import Moment
 from ..problems.packing import PackingError
@@ -147,6 +147,7 @@ class Stepper:
                 "unpackable roll-back",
                 f"roll_back: {error}; a run that goes on from this checkpoint rolls back to it at first, and not to "
                 "where the inner loop began",
+                CheckpointWarning,
             )
             return None
 

@@ -54,11 +54,11 @@ def choices(name: str, known: Iterable[str], label: str = "available") -> str:
 _warned: set[str] = set()
 
 
-def warn_once(key: str, message: str) -> None:
+def warn_once(key: str, message: str, category: type[Warning] = NumericsWarning) -> None:
     """Warn the first time ``key`` comes up in this process: a solver runs thousands of times a minute."""
     if key not in _warned:
         _warned.add(key)
-        warnings.warn(message, NumericsWarning, stacklevel=3)
+        warnings.warn(message, category, stacklevel=3)
 
 
 def forget_warnings() -> None:

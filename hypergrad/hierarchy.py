@@ -7,6 +7,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from .errors import NonFiniteError
 from .linearization import Linearization
 from .method import Method
 from .objective import Evaluation, Objective
@@ -141,7 +142,10 @@ class Hierarchy:
             targets = [i for i in self._arguments(name, member) if i == name or i in self.inside[name]]
             if cotangent is None or not targets:
                 continue
-            pulled = self.method(member).pull_back(self.linearize(member, targets), cotangent)
+            try:
+                pulled = self.method(member).pull_back(self.linearize(member, targets), cotangent)
+            except NonFiniteError as error:
+                raise NonFiniteError(f"edge {name} -> {member}: {error}") from error
             for target, part in self.split(targets, pulled).items():
                 pending[target] = add(pending[target], part) if target in pending else part
         return pending.get(name)

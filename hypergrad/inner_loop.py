@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .errors import ProblemError
+from .errors import NonFiniteError, ProblemError
 from .linearization import evaluate
 from .moving import moved, recorded
 from .objective import Objective
@@ -132,10 +132,15 @@ class Misses:
 
         Raises:
             ProblemError: The steps end elsewhere.
+            NonFiniteError: They end nowhere.
         """
         if self._sums is None:
             return
         missed, travelled, size = self._sums
+        if not bool((missed + travelled).isfinite()):
+            raise NonFiniteError(
+                "unroll: the recorded steps lead to values that are infinite or not a number: the problem has diverged"
+            )
         allowed = self._precision**0.25 * travelled + 16 * self._steps * self._precision * size
         if not bool(missed <= allowed):
             raise ProblemError(

@@ -70,9 +70,9 @@ class Sama(InverseMethod):
         options = group_options(optimizer)
         diagonal = None if at.differentiable else slopes(rule, at.solution, gradients, states, options)
         if diagonal is not None:
-            each = iter(diagonal)
+            slope = iter(diagonal)
             return tuple(
-                torch.zeros_like(v) if g is None else v * -next(each) for g, v in zip(gradients, vector, strict=True)
+                torch.zeros_like(v) if g is None else v * -next(slope) for g, v in zip(gradients, vector, strict=True)
             )
         with torch.enable_grad():
             updated, _ = rule(at.solution, gradients, states, options)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..hypergrad.errors import warn_once
+from ..hypergrad.errors import CheckpointWarning, warn_once
 from .moment_state import moment_from_state, moment_state
 from .packing import PackingError
 
@@ -69,6 +69,7 @@ def position(level: ProblemLevel) -> dict[str, Any]:
             f"problem '{name}': {error}; a run that goes on from this checkpoint draws another batch where it would "
             "have used that one again, so it is close to, but not exactly, the uninterrupted run. Use tensors, arrays, "
             "numbers, texts and containers of them",
+            CheckpointWarning,
         )
         return {"batches": level.batches.state_dict(), "host_random": level.host_random}
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..hypergrad.errors import MultilevelError, warn_once
+from ..hypergrad.errors import CheckpointWarning, MultilevelError, warn_once
 
 PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device)
 
@@ -43,7 +43,7 @@ def pack_or_warn(what: str, value: Any) -> Any:
     try:
         return pack(value)
     except PackingError as error:
-        warn_once(f"unpackable: {what}", f"{what} is not kept in the checkpoint: {error}")
+        warn_once(f"unpackable: {what}", f"{what} is not kept in the checkpoint: {error}", CheckpointWarning)
         return None
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from ...hypergrad.errors import ConfigError
+from ...hypergrad.errors import CheckpointWarning, ConfigError
 
 if TYPE_CHECKING:
     from ...problems.problem import Problem
@@ -97,8 +98,14 @@ class Callbacks(Callback):
             callback.on_run_end(engine)
 
     def on_exception(self, engine: Engine, error: BaseException) -> None:
-        for callback in self.callbacks:
-            callback.on_exception(engine, error)
+        raised = None
+        for callback in self.callbacks:  # all are told, also where one of them raises
+            try:
+                callback.on_exception(engine, error)
+            except Exception as own:
+                raised = raised or own
+        if raised is not None:
+            raise raised
 
     def state_dict(self) -> dict[str, Any]:
         """The states of all, by class and by its number among those of its class."""
@@ -107,15 +114,23 @@ class Callbacks(Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Give each callback its state; one that was not there then starts anew.
 
+        Warns of one that is not here now: a logger whose server is away must not keep a run from going on.
+
         Raises:
-            ConfigError: The state has one of a callback that is not here now.
+            ConfigError: It had ended the run, which cannot go on without it.
         """
         present = dict(self._keyed())
-        missing = [key for key, kept in state.items() if kept and key not in present]
-        if missing:
-            raise ConfigError(
-                f"the checkpoint has the state of a callback {missing[0]}, which this engine does not have; it has: "
-                f"{', '.join(present) or 'none'}; build it with the callbacks and settings of that run"
+        for key in [key for key, kept in state.items() if kept and key not in present]:
+            if state[key].get("stopped_step") is not None:
+                raise ConfigError(
+                    f"the checkpoint is that of a run that {key} had ended, which this engine does not have; to go on, "
+                    "keep it and give it more patience (engine.early_stopping.patience)"
+                )
+            warnings.warn(
+                f"the checkpoint has the state of a callback {key}, which this engine does not have; it has: "
+                f"{', '.join(present) or 'none'}; the run goes on without",
+                CheckpointWarning,
+                stacklevel=2,
             )
         for key, callback in present.items():
             if key in state:

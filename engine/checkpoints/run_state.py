@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ...hypergrad.errors import CheckpointError, ConfigError, MultilevelError, warn_once
+from ...hypergrad.errors import CheckpointError, CheckpointWarning, ConfigError, MultilevelError, warn_once
 from ...hypergrad.replay import RandomState
 from ...problems.packing import PackingError, pack, unpack
 from ..times import Times
@@ -66,5 +66,5 @@ def _packed(what: str, value: Any) -> Any:
     try:
         return pack(value)
     except PackingError as error:
-        warn_once(f"unpackable: {what}", f"{what} is not kept in the checkpoint: {error}")
+        warn_once(f"unpackable: {what}", f"{what} is not kept in the checkpoint: {error}", CheckpointWarning)
         return None

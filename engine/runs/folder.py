@@ -17,7 +17,7 @@ import torch
 
 from ...configs.loader import LoadedExperiment
 from ...hypergrad.errors import ConfigError
-from ..atomic import write_text
+from ..atomic import copy_file, write_text
 from ..checkpoints.folder import CheckpointFolder
 from ..metrics import plain
 from .lock import held
@@ -118,9 +118,14 @@ class RunFolder:
         """Write what is asked for into a folder that no run has.
 
         Raises:
-            ConfigError: It cannot be written.
+            ConfigError: It cannot be written, or has other files of the names that are to be copied there.
         """
         self.refuse_taken()
+        for file in self.changed_files(loaded):
+            raise ConfigError(
+                f"--run-dir {self.path}: has another {file} than the one beside the experiment, which is to be copied "
+                "there; name another folder"
+            )
         self._write(loaded)
 
     def changed_files(self, loaded: LoadedExperiment) -> list[str]:
@@ -204,7 +209,7 @@ class RunFolder:
             for source, copy in self._files(loaded):
                 if source != copy.resolve():
                     copy.parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copyfile(source, copy)
+                    copy_file(source, copy)
             text = dump(loaded.experiment)
             if not self.exists or self.config.read_text(encoding="utf-8") != text:
                 write_text(self.config, text)

@@ -31,7 +31,8 @@ def resume_run(folder: RunFolder, overrides: Sequence[str], terms: Terms) -> Non
         ConfigError: There is no run in it, or it cannot go on under these settings.
     """
     if not folder.exists:
-        raise ConfigError(f"{folder.path}: there is no run in it (no config.yaml){_runs_below(folder.path)}")
+        wrong = "there is no run in it (no config.yaml)" if folder.path.exists() else "there is no such folder"
+        raise ConfigError(f"{folder.path}: {wrong}{_runs_below(folder.path)}")
     loaded = load(folder.config, overrides)
     if folder.finished and not _wants_more(loaded, folder):
         say_finished(folder, terms)

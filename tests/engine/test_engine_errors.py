@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from multilevel import CG, Config, ConfigError, Engine, EngineConfig, NonFiniteError, ProblemError
+from multilevel import CG, Callback, Config, ConfigError, Engine, EngineConfig, NonFiniteError, ProblemError
 
 from ..givens import Given, Vector, alone, flat_state, pair, square
 
@@ -127,6 +127,41 @@ def test_device() -> None:
 def test_a_device_that_is_not_there() -> None:
     with pytest.raises(ConfigError, match="device 'cuda:0': torch finds no CUDA device here; use 'auto' or 'cpu'"):
         alone(Given("p", square), device="cuda:0")
+
+
+@pytest.mark.skipif(torch.backends.mps.is_available(), reason="needs a machine without MPS")
+def test_a_device_that_this_torch_cannot_use() -> None:
+    with pytest.raises(ConfigError, match=r"device 'mps': torch cannot use it here .*; use 'auto' or 'cpu'"):
+        alone(Given("p", square), device="mps")
+
+
+def test_an_optimizer_that_unroll_cannot_differentiate_is_refused_with_the_name_of_its_problem() -> None:
+    module = Vector(2.0)
+    optimizer = torch.optim.LBFGS(module.parameters())
+    with pytest.raises(ConfigError, match="problem 'p': the update of the optimizer LBFGS cannot be differentiated"):
+        alone(Given("p", square, module, optimizer=optimizer, config=Config(type="unroll")))
+
+
+def test_all_callbacks_are_told_of_an_error_also_where_one_raises() -> None:
+    told: list[str] = []
+
+    class Faulty(Callback):
+        def on_exception(self, engine: Engine, error: BaseException) -> None:
+            told.append("first")
+            raise OSError("the first cannot take it")
+
+    class Second(Callback):
+        def on_exception(self, engine: Engine, error: BaseException) -> None:
+            told.append(f"second: {error}")
+
+    def failing(problem: Given, batch: Any) -> Tensor:
+        raise ValueError("mine")
+
+    engine = Engine([Given("p", failing)], callbacks=[Faulty(), Second()])
+    with pytest.raises(OSError, match="the first cannot take it") as raised:
+        engine.run()
+    assert told == ["first", "second: mine"]
+    assert isinstance(raised.value.__context__, ValueError)  # what the run ended by is in the traceback
 
 
 def test_config_must_be_an_engine_config() -> None:

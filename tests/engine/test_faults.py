@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from multilevel import Callback, Config, ConfigError, Engine, EngineConfig
 from multilevel.engine.checkpoints.file import read_checkpoint
-from multilevel.hypergrad.errors import CheckpointError, CheckpointWarning, NumericsWarning
+from multilevel.hypergrad.errors import CheckpointError, CheckpointWarning
 
 from ..givens import Given, Vector, assert_same, bits
 
@@ -277,7 +277,7 @@ def test_batches_that_cannot_be_written_are_warned_of_and_the_run_goes_on(roll_b
         config = EngineConfig(train_iters=6, run_dir=str(tmp_path), checkpoint_every=3, roll_back=roll_back)
         return Engine(problems, edges=[("upper", "lower")], config=config)
 
-    with pytest.warns(NumericsWarning) as caught:
+    with pytest.warns(CheckpointWarning) as caught:
         built().run()
     messages = [str(warning.message) for warning in caught]
     assert len(messages) == 1 + roll_back

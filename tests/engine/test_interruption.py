@@ -361,3 +361,22 @@ def test_workers_that_die_with_the_signal_do_not_keep_the_run_from_being_saved(t
     whole = with_worker(tmp_path / "whole")
     whole.run()
     assert_same(bits(resumed), bits(whole))
+
+
+def test_a_second_sigterm_while_the_stopped_run_is_saved_lets_it_be_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Any
+) -> None:
+    engine = built(tmp_path, At(7, event=raising(signal.SIGTERM)))
+    sync = os.fsync
+
+    def urged(number: int) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        sync(number)
+
+    monkeypatch.setattr(os, "fsync", urged)
+    interrupted(engine, signal.SIGTERM)
+    monkeypatch.undo()
+    resumed = built(tmp_path, At())
+    assert resumed.resume() == 4
+    resumed.run()
+    assert_same(bits(resumed), whole)

@@ -109,7 +109,7 @@ class Run:
 
     def wait_for_steps(self, count: int) -> None:
         """Wait until the last process has taken so many engine steps."""
-        deadline = time.monotonic() + 100
+        deadline = time.monotonic() + 40
         while len(self._lines()) < 1 + count:
             assert time.monotonic() < deadline, "it stands still"
             time.sleep(0.001)

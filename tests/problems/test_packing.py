@@ -113,3 +113,13 @@ def test_a_packed_sequence_keeps_its_lengths() -> None:
     found = unpack(pack(VALUES["packed"]))
     assert isinstance(found, PackedSequence)
     assert torch.equal(found.batch_sizes, VALUES["packed"].batch_sizes)
+
+
+def test_what_holds_itself_is_refused() -> None:
+    class Node:
+        me: Any = None
+
+    node = Node()
+    node.me = node
+    with pytest.raises(PackingError, match="Node cannot be written into a checkpoint: it holds itself"):
+        pack(node)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from multilevel import Config, ConfigError, Engine, Problem, ProblemError
+from multilevel import Config, ConfigError, Engine, NumericsWarning, Problem, ProblemError
 
 from ..givens import Given, Vector, alone, assert_same, pair, square
 
@@ -223,3 +223,16 @@ def test_trainable_parameters_of_the_users_own(wrong: Any, message: str) -> None
     problem.wrong = wrong
     with pytest.raises(ConfigError, match=message):
         alone(problem)
+
+
+def test_a_memory_that_cannot_be_written_is_warned_of_and_the_rest_is_kept() -> None:
+    class Remembering(Given):
+        def get_extra_state(self) -> Any:
+            return {"open": open}
+
+    engine = alone(Remembering("p", square))
+    with pytest.warns(NumericsWarning, match=r"problem 'p': what its get_extra_state\(\) returned is not kept"):
+        state = engine.state_dict()
+    again = alone(Given("p", square))
+    again.load_state_dict(state)
+    assert_same(again["p"].module.state_dict(), engine["p"].module.state_dict())

@@ -232,3 +232,20 @@ def test_closures_see_clipped_and_edited_gradients() -> None:
     )
     alone(problem).step()
     assert_same(module.state_dict(), other.state_dict())
+
+
+@pytest.mark.parametrize("by", ["norm", "value"])
+@pytest.mark.parametrize("accumulated", [1, 2])
+def test_sparse_gradients_are_clipped_like_dense_ones(accumulated: int, by: str) -> None:
+    def of_entries(problem: Given, batch: Any) -> Tensor:
+        return (problem.module(batch) - 2).square().sum()
+
+    def after(*, sparse: bool) -> Tensor:
+        torch.manual_seed(0)
+        module = nn.Embedding(5, 3, sparse=sparse, dtype=torch.float64)
+        loader = [torch.tensor([1, 1, 3]), torch.tensor([0, 3])]
+        config = Config(gradient_clipping=0.3, gradient_clipping_by=by, gradient_accumulation=accumulated)
+        alone(Given("p", of_entries, module, train_data_loader=loader, config=config), train_iters=4).run()
+        return module.weight.detach()
+
+    torch.testing.assert_close(after(sparse=True), after(sparse=False), rtol=EXACT, atol=EXACT)

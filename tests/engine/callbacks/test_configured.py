@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from multilevel import Callback, EngineConfig
+import pytest
+
+from multilevel import Callback, CheckpointWarning, ConfigError, EngineConfig
 from multilevel.engine.callbacks import EarlyStopping, KeepBest, Monitor, Timing, configured
+
+from ...givens import Given, alone, square
 
 WATCHED = {"metric": "score"}
 
@@ -18,3 +22,25 @@ def test_settings_go_around_what_is_given():
 
 def test_nothing_is_asked_for_by_default():
     assert configured(EngineConfig()) == []
+
+
+def test_a_run_goes_on_without_a_logger_that_is_left_out(tmp_path):
+    settings = {"run_dir": str(tmp_path), "checkpoint_every": 2}
+    alone(Given("p", square), train_iters=2, loggers=["csv"], **settings).run()
+    again = alone(Given("p", square), train_iters=4, **settings)
+    with pytest.warns(CheckpointWarning, match="the state of a callback Csv, .* the run goes on without"):
+        assert again.resume() == 2
+    again.run()
+    assert again.step_count == 4
+
+
+def test_what_ended_a_run_cannot_be_left_out_of_it(tmp_path):
+    class Scored(Given):
+        def validation_step(self, batch):
+            return {"score": 1.0}
+
+    settings = {"run_dir": str(tmp_path), "checkpoint_every": 2, "train_iters": 9, "valid_step": 1}
+    stopping = {"metric": "p/score", "patience": 1}
+    alone(Scored("p", square), early_stopping=stopping, **settings).run()
+    with pytest.raises(ConfigError, match="EarlyStopping had ended, .* give it more patience"):
+        alone(Scored("p", square), **settings).resume()

@@ -302,10 +302,20 @@ def test_changed_code_is_taken_and_said():
     assert Path("out/levels.py").read_text() == Path("levels.py").read_text()
 
 
+def test_another_file_of_the_same_name_is_not_written_over():
+    Path("out").mkdir()
+    Path("out/levels.py").write_text("# somebody's own")
+    result = call("run", "toy.yaml", "--run-dir", "out")
+    assert result.exit_code == 2
+    assert "has another levels.py than the one beside the experiment" in result.stderr
+    assert Path("out/levels.py").read_text() == "# somebody's own"
+    assert not Path("out/config.yaml").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["resume", "nowhere"], "no run in it"),
+        (["resume", "nowhere"], "there is no such folder"),
         (["resume", "."], "runs below it: out"),
         (["resume", "out", "problems.lower.optimizer.lrr=1"], "did you mean 'lr'"),
         (["resume", "out", "-j", "2"], "single run"),
