@@ -14,7 +14,8 @@ def resolve_device(name: str) -> torch.device:
         ConfigError: The device is not there.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        return found if found is not None else torch.device("cpu")
     device = torch.device(name)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"device '{name}': torch finds no CUDA device here; use 'auto' or 'cpu' (engine.device)")

@@ -159,7 +159,8 @@ class Engine:
     def step(self) -> None:
         """One engine step: every leaf takes one level step, then every upper that became ready.
 
-        One that was interrupted goes on after the last level step that was taken.
+        One that was interrupted goes on after the last level step that was taken. Callbacks hear of the start and the
+        end of a run from :meth:`run` only: loggers write nothing where steps are taken one by one.
         """
         order = self.graph.order
         while self._next < len(order):
@@ -310,3 +311,10 @@ class Engine:
                 uppers=[self.problems[u] for u in uppers], lowers=[self.problems[v] for v in lowers], device=self.device
             )
         self._levels = {name: problem.level for name, problem in self.problems.items()}
+        for name, level in self._levels.items():
+            watched = level.update.scheduling.validation_metric
+            if watched is not None and not self.config.valid_step:
+                raise ConfigError(
+                    f"problem '{name}': its scheduler watches '{watched}' of the validation, and valid_step is 0; "
+                    "give a number of engine steps (EngineConfig.valid_step)"
+                )

@@ -20,16 +20,16 @@ class RandomState:
     """
 
     def __init__(self, device: torch.device, *, host: bool) -> None:
-        self._device = device if device.type == "cuda" else None
+        self._device = device if device.type != "cpu" else None
         self._torch = torch.get_rng_state()
-        self._on_device = torch.cuda.get_rng_state(self._device) if self._device is not None else None
+        self._on_device = _device_state(device) if self._device is not None else None
         self._host = (_numpy_state(), random.getstate()) if host else None
 
     def restore(self) -> None:
         """Put every generator that was read back to where it was."""
         torch.set_rng_state(self._torch)
         if self._on_device is not None and self._device is not None:
-            torch.cuda.set_rng_state(self._on_device, self._device)
+            _set_device_state(self._on_device, self._device)
         if self._host is not None:
             numpy_state, python_state = self._host
             if numpy_state is not None:
@@ -42,7 +42,7 @@ class RandomState:
             return False
         if self._on_device is None or self._device is None:
             return True
-        return torch.equal(self._on_device, torch.cuda.get_rng_state(self._device))
+        return torch.equal(self._on_device, _device_state(self._device))
 
     def host_moved(self) -> bool:
         """Whether numpy's or Python's generator has moved since (``host=True`` only)."""
@@ -63,13 +63,27 @@ class RandomState:
         """What :meth:`state_dict` was taken of; the device's generator only where it is of the same kind."""
         new = cls.__new__(cls)
         new._torch, new._on_device = state["torch"], state["device"]
-        new._device = device if device.type == "cuda" and state["device"] is not None else None
+        new._device = device if device.type != "cpu" and state["device"] is not None else None
         numpy_state = state["numpy"]
         if numpy_state is not None:
             kind, key, *rest = numpy_state
             numpy_state = (kind, key.numpy().astype("uint32"), *rest)
         new._host = (numpy_state, state["python"]) if state["python"] is not None else None
         return new
+
+
+def _device_state(device: torch.device) -> torch.Tensor:
+    module = torch.get_device_module(device)
+    state: torch.Tensor = module.get_rng_state() if device.type == "mps" else module.get_rng_state(device)
+    return state
+
+
+def _set_device_state(state: torch.Tensor, device: torch.device) -> None:
+    module = torch.get_device_module(device)
+    if device.type == "mps":
+        module.set_rng_state(state)
+    else:
+        module.set_rng_state(state, device)
 
 
 def _numpy_random() -> Any:

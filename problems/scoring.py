@@ -134,9 +134,12 @@ def reseed(stream: int, device: torch.device) -> None:
     """
     seed = int(torch.randint(2**32, 2**62, ()).item()) + stream
     torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        with torch.cuda.device(device):
-            torch.cuda.manual_seed(seed)
+    if device.type == "mps":
+        torch.mps.manual_seed(seed)
+    elif device.type != "cpu":
+        module = torch.get_device_module(device)
+        with module.device(device):
+            module.manual_seed(seed)
 
 
 def _quoted(names: Sequence[str]) -> str:

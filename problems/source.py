@@ -64,7 +64,7 @@ class Source:
     def can_be_shown(self) -> bool:
         """Whether a second iterator gives the same batches under the same random numbers."""
         if isinstance(self.loader, DataLoader):
-            return not isinstance(self.loader.dataset, IterableDataset)
+            return not isinstance(self.loader.dataset, IterableDataset) and not self.loader.persistent_workers
         return self.loader is None or isinstance(self.loader, Sequence)
 
     def next(self) -> Any:
@@ -130,7 +130,7 @@ class Source:
         self.taken = 0
         if not isinstance(self.loader, Sequence) and not _has_state(self.loader):  # those draw no random numbers
             random = RandomState(HOST, host=True).state_dict()
-            self._began = {"random": random, **self._own_state()}
+            self._began = {"random": random, "workers": self._has_workers, **self._own_state()}
         self._iterator = iter(self.loader)
         return self._iterator
 
@@ -144,8 +144,17 @@ class Source:
                 "Pass something that can be iterated more than once (a list, a DataLoader), not a generator"
             ) from None
 
+    @property
+    def _has_workers(self) -> bool:
+        """Whether a DataLoader has persistent workers at work: making them draws random numbers, once."""
+        return getattr(self.loader, "_iterator", None) is not None
+
     def _find(self, before: int) -> None:
         if self._began is not None:
+            if isinstance(self.loader, DataLoader) and self.loader.persistent_workers:
+                self.loader._iterator = None
+                if self._began["workers"]:
+                    iter(self.loader)
             RandomState.from_state_dict(self._began["random"], HOST).restore()
             for generator, own in zip(self.generators(), self._began["generators"], strict=False):
                 generator.set_state(own)

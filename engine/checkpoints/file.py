@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 from collections import Counter, OrderedDict, defaultdict
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,10 @@ def write_checkpoint(path: Path, state: dict[str, Any], step: int) -> None:
 
     Raises:
         OSError: The file cannot be written; nothing is left of it.
+        CheckpointError: The state holds something that could not be read again; nothing is written.
     """
     content = _serialized(state)
+    _deserialized(content, path)  # a file that nobody can read must not push out one that somebody can
     digest = hashlib.sha256(content).hexdigest()
     kept = torch.frombuffer(bytearray(content), dtype=torch.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -90,7 +93,7 @@ def _deserialized(content: bytes, path: Path | str) -> dict[str, Any]:
             state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:
         raise CheckpointError(
-            f"{path}: holds something else than tensors, numbers, texts and containers of them ({_first_line(error)})"
+            f"{path}: holds something else than tensors, numbers, texts and containers of them: {_culprit(error)}"
         ) from error
     return state
 
@@ -107,5 +110,12 @@ def _sync(folder: Path) -> None:
         os.close(number)
 
 
+def _culprit(error: Exception) -> str:
+    """What torch refused to read, out of its advice."""
+    named = re.search(r"GLOBAL ([\w.]+)", str(error))
+    return f"a {named[1]}" if named else _first_line(error)
+
+
 def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return re.sub(r"\x1b\[[0-9;]*m", "", first)  # torch colours some of its errors

@@ -29,13 +29,12 @@ class CheckpointFolder:
         """The files, newest first; whether they are good shows when they are read."""
         return sorted((path for path in _entries(self.path) if NAME.match(path.name)), key=_step, reverse=True)
 
-    def save(self, step: int, state: dict[str, Any], *, verify: bool = False) -> Path:
+    def save(self, step: int, state: dict[str, Any]) -> Path:
         """Write a checkpoint, then remove those that are too old. The others stay valid until it is written.
 
         Args:
             step: Engine steps taken.
             state: What to write.
-            verify: Read it again at once.
 
         Raises:
             OSError: It cannot be written; the others are still there.
@@ -43,8 +42,6 @@ class CheckpointFolder:
         """
         path = self.path / f"step-{step:08d}.pt"
         write_checkpoint(path, state, step)
-        if verify:
-            _verify(path)
         # Newer ones are damaged, or the run turned back from them: they must not crowd this one out.
         kept = [old for old in self.files() if _step(old) <= step]
         for old in kept[self._keep :]:
@@ -80,14 +77,6 @@ class CheckpointFolder:
 
 def _step(path: Path) -> int:
     return int(path.stem.removeprefix("step-"))
-
-
-def _verify(path: Path) -> None:
-    try:
-        read_checkpoint(path)
-    except CheckpointError:
-        path.unlink()
-        raise
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...hypergrad.errors import CheckpointWarning, ConfigError, NonFiniteError
+from ...hypergrad.errors import CheckpointError, CheckpointWarning, ConfigError, NonFiniteError
 from ...problems.processes import is_first_process
 from ..finite import diverged
 from .folder import CheckpointFolder
@@ -67,7 +67,7 @@ class Checkpoints:
         if not is_first_process():
             return
         try:
-            folder.save(engine.step_count, state, verify=True)
+            folder.save(engine.step_count, state)
         except OSError as error:
             raise ConfigError(f"run_dir: cannot be written to: {error}") from error
 
@@ -87,9 +87,16 @@ class Checkpoints:
             self.save(engine)
 
     def save(self, engine: Engine) -> Path | None:
-        """Save now; ``None`` where there is no folder, or where it could not be, of which it warns."""
+        """Save now; ``None`` where there is no folder, or where it could not be, of which it warns.
+
+        Raises:
+            ConfigError: The folder has checkpoints of another run.
+        """
         if self._folder is None:
             return None
+        if not self._begun and is_first_process():  # by engine.step() alone, without run()
+            self._refuse_other(self._folder)
+        self._begun = True
         if (why := _divergence(engine)) is not None:
             warnings.warn(why, CheckpointWarning, stacklevel=2)
             return None
@@ -98,7 +105,7 @@ class Checkpoints:
             return None
         try:
             return self._folder.save(engine.step_count, state)
-        except OSError as error:
+        except (OSError, CheckpointError) as error:
             warnings.warn(
                 f"step {engine.step_count}: no checkpoint could be written ({error}); the run goes on, and the last "
                 "one before it is still there",

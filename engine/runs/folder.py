@@ -128,6 +128,11 @@ class RunFolder:
             )
         self._write(loaded)
 
+    def unstart(self) -> None:
+        """Make room for another attempt at a run that trained nothing."""
+        for path in (self.config, *self.checkpoints):
+            path.unlink(missing_ok=True)
+
     def changed_files(self, loaded: LoadedExperiment) -> list[str]:
         """The files of code that are not what they were when the run began."""
         pairs = [(source, copy) for source, copy in self._files(loaded) if copy.is_file()]
@@ -145,11 +150,13 @@ class RunFolder:
         self._write(loaded)
 
     def forget_metrics(self) -> None:
-        """Remove what an attempt measured that left no checkpoint."""
+        """Put aside what an attempt measured that left no checkpoint, under names that end in ``.old``."""
         with self._writing():
-            for name in ("metrics.jsonl", "metrics.csv"):
-                (self.path / name).unlink(missing_ok=True)
-            shutil.rmtree(self.path / "tensorboard", ignore_errors=True)
+            for name in ("metrics.jsonl", "metrics.csv", "tensorboard"):
+                path, old = self.path / name, self.path / f"{name}.old"
+                if path.exists():
+                    shutil.rmtree(old, ignore_errors=True)
+                    path.replace(old)
 
     def save_weights(self, engine: Engine) -> None:
         """Write what was learned.

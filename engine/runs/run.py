@@ -79,7 +79,12 @@ def start(loaded: LoadedExperiment, folder: RunFolder, terms: Terms) -> Report:
     engine = _engine(loaded, folder, terms)
     with folder.held():  # only now: bad input leaves no folder behind
         folder.start(loaded)
-        return _train(engine, loaded, folder, terms)
+        try:
+            return _train(engine, loaded, folder, terms)
+        except ConfigError:
+            if engine.step_count == 0:  # a logger that cannot start, say: nothing was trained, so nothing is there
+                folder.unstart()
+            raise
 
 
 def go_on(loaded: LoadedExperiment, folder: RunFolder, terms: Terms) -> Report:
@@ -135,9 +140,12 @@ def _train(engine: Engine, loaded: LoadedExperiment, folder: RunFolder, terms: T
         engine.run()
         seconds = time.perf_counter() - began
         folder.save_weights(engine)  # before the report, whose code may fail
+        kept = None if folder.checkpoints else engine.save_checkpoint()  # a report may train for long, and be stopped
         folder.save_timing(engine)
         report = scalars(engine.report(folder.path))
         folder.save_report(report)
+        if kept is not None:
+            kept.unlink()
     seed = loaded.experiment.engine.seed
     name = loaded.experiment.name if seed is None else f"{loaded.experiment.name}, seed {seed}"
     terms.say(f"{name}: {_steps(first, engine.step_count)} in {seconds:.1f} s, in {folder.path}")

@@ -22,7 +22,7 @@ from multilevel import Callback, Config, ConfigError, Engine, EngineConfig
 from multilevel.engine.checkpoints.file import read_checkpoint
 from multilevel.hypergrad.errors import CheckpointError, CheckpointWarning
 
-from ..givens import Given, Vector, assert_same, bits
+from ..givens import Given, Vector, assert_same, bits, square
 
 
 class Flaky(Dataset[Tensor]):
@@ -287,3 +287,37 @@ def test_batches_that_cannot_be_written_are_warned_of_and_the_run_goes_on(roll_b
     resumed = built()
     assert resumed.resume() == 6
     resumed.step()
+
+
+class Unreadable(Callback):
+    """A state that turns into something else than data."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"at": Path("somewhere")} if self.late else {}
+
+    late = False
+
+    def on_step_end(self, engine: Engine) -> None:
+        self.late = engine.step_count >= 3
+
+
+def test_a_state_that_could_not_be_read_again_pushes_no_good_one_out(tmp_path: Path) -> None:
+    config = EngineConfig(train_iters=6, checkpoint_every=1, keep=1, run_dir=str(tmp_path))
+    engine = Engine([Given("p", square)], config=config, callbacks=[Unreadable()])
+    with pytest.warns(CheckpointWarning, match="no checkpoint could be written.*something else than tensors"):
+        engine.run()
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000002.pt"]
+
+
+def test_steps_without_a_run_do_not_write_into_the_folder_of_another(tmp_path: Path) -> None:
+    def engine() -> Engine:
+        config = EngineConfig(train_iters=6, checkpoint_every=2, run_dir=str(tmp_path))
+        return Engine([Given("p", square)], config=config)
+
+    engine().run()
+    before = {path.name: path.read_bytes() for path in (tmp_path / "checkpoints").iterdir()}
+    other = engine()
+    other.step()
+    with pytest.raises(ConfigError, match="there are checkpoints of a run in it"):
+        other.step()
+    assert {path.name: path.read_bytes() for path in (tmp_path / "checkpoints").iterdir()} == before

@@ -85,3 +85,8 @@ def test_a_metric_that_nothing_reads_is_refused(scheduler: str | None) -> None:
     built = StepLR(optimizer, 1) if scheduler else None
     with pytest.raises(ConfigError, match="scheduler_metric='error' is read by ReduceLROnPlateau only"):
         Scheduling("p", built, "error")
+
+
+def test_a_validation_that_never_comes_is_refused() -> None:
+    with pytest.raises(ConfigError, match="'p': its scheduler watches 'error' of the validation, and valid_step is 0"):
+        watching("validation/error", 0)

@@ -111,6 +111,7 @@ LOADERS: dict[str, Callable[[], Any]] = {
     "torchdata": stateful,
     "torchdata, workers": lambda: stateful(num_workers=1),
     "workers": lambda: DataLoader(Augmented(), 2, shuffle=True, num_workers=1),
+    "persistent workers": lambda: DataLoader(DATA, 3, shuffle=True, num_workers=1, persistent_workers=True),
 }
 
 

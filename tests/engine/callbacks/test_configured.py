@@ -42,5 +42,5 @@ def test_what_ended_a_run_cannot_be_left_out_of_it(tmp_path):
     settings = {"run_dir": str(tmp_path), "checkpoint_every": 2, "train_iters": 9, "valid_step": 1}
     stopping = {"metric": "p/score", "patience": 1}
     alone(Scored("p", square), early_stopping=stopping, **settings).run()
-    with pytest.raises(ConfigError, match="EarlyStopping had ended, .* give it more patience"):
+    with pytest.raises(ConfigError, match=r"EarlyStopping had ended, .* give it more patience"):
         alone(Scored("p", square), **settings).resume()

@@ -83,7 +83,13 @@ def test_no_code_in_a_file_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x.pt").write_bytes(pickle.dumps(Bomb()))
     torch.save({"format": Bomb()}, tmp_path / "y.pt")
+    with pytest.raises(CheckpointError, match=r"something else than tensors.*: a \w+\.mkdir"):
+        write_checkpoint(tmp_path / "z.pt", {"inner": Bomb()}, 1)
+    assert not (tmp_path / "z.pt").exists()
+    monkeypatch.setattr(checkpoint_file, "_deserialized", lambda *_: {})
     write_checkpoint(tmp_path / "z.pt", {"inner": Bomb()}, 1)
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
     for name in ("x.pt", "y.pt", "z.pt"):
         with pytest.raises(CheckpointError):
             read_checkpoint(tmp_path / name)
