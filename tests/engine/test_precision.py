@@ -264,3 +264,37 @@ def test_autocast_is_that_of_the_device() -> None:
         engine["lower"].config = Config(type="identity", precision=precision)
         engine["lower"].level.train(engine["lower"].level.next_moment())
         assert seen == [(dtype is not None, dtype or torch.bfloat16)]
+
+
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+"""A GPU is tested where there is one; without, there is nothing to skip."""
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("method", ["identity", "cg", "darts"])
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_run_in_low_precision_ends_near_that_in_full(device: str, method: str, precision: str) -> None:
+    """With torch's own scaler, on every device there is: the upper's parameters move the same way."""
+    moved = []
+    for kind in (precision, "fp32"):
+        generator = torch.Generator().manual_seed(6)
+        data = [(torch.randn(16, 6, generator=generator).float(), torch.randn(16, 6, generator=generator).float())]
+
+        def lower(p: Given, batch: Any) -> Tensor:
+            inputs, targets = batch
+            distance = (p.module.matrix - p.upper.module.matrix).square().sum()
+            return (p.module(inputs) - targets).float().square().mean() + distance / 2
+
+        def upper(p: Given, batch: Any) -> Tensor:
+            inputs, targets = batch
+            return (p.lower(inputs) - targets).float().square().mean()
+
+        config = Config(type=method, unroll_steps=2, precision=kind)
+        low = Given("lower", lower, Weight(), lr=0.1, train_data_loader=data, config=config)
+        up = Given("upper", upper, Weight(), lr=0.1, train_data_loader=data, config=Config(precision=kind))
+        engine = Engine([up, low], edges=[("upper", "lower")], config=EngineConfig(train_iters=20, device=device))
+        start = engine["upper"].parameters[0].detach().clone()
+        engine.run()
+        moved.append(engine["upper"].parameters[0].detach() - start)
+        assert engine["upper"].level.update.steps >= 8
+    assert distance(moved[0], moved[1]) < 0.1
