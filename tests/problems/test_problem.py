@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from multilevel import Config, ConfigError, Engine, NumericsWarning, Problem, ProblemError
+from multilevel import CheckpointWarning, Config, ConfigError, Engine, Problem, ProblemError
 
 from ..givens import Given, Vector, alone, assert_same, pair, square
 
@@ -128,7 +128,7 @@ def fitting(problem: Given, batch: Any) -> Tensor:
 
 
 @pytest.mark.parametrize("method", ["darts", "neumann", "cg", "exact"])
-@pytest.mark.filterwarnings("ignore::multilevel.NumericsWarning")
+@pytest.mark.filterwarnings("ignore::multilevel.CheckpointWarning")
 def test_frozen_parameters_stay_frozen_and_tied_ones_tied(method: str) -> None:
     module = Layers()
     before = module.backbone.weight.clone()
@@ -144,7 +144,7 @@ def test_frozen_parameters_stay_frozen_and_tied_ones_tied(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["darts", "neumann", "cg", "exact"])
-@pytest.mark.filterwarnings("ignore::multilevel.NumericsWarning")
+@pytest.mark.filterwarnings("ignore::multilevel.CheckpointWarning")
 def test_an_optimizer_over_a_subset_trains_that_subset(method: str) -> None:
     module = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     still = module[0].weight.detach().clone()
@@ -231,7 +231,7 @@ def test_a_memory_that_cannot_be_written_is_warned_of_and_the_rest_is_kept() -> 
             return {"open": open}
 
     engine = alone(Remembering("p", square))
-    with pytest.warns(NumericsWarning, match=r"problem 'p': what its get_extra_state\(\) returned is not kept"):
+    with pytest.warns(CheckpointWarning, match=r"problem 'p': what its get_extra_state\(\) returned is not kept"):
         state = engine.state_dict()
     again = alone(Given("p", square))
     again.load_state_dict(state)
