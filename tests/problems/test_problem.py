@@ -128,7 +128,7 @@ def fitting(problem: Given, batch: Any) -> Tensor:
 
 
 @pytest.mark.parametrize("method", ["darts", "neumann", "cg", "exact"])
-@pytest.mark.filterwarnings("ignore::multilevel.CheckpointWarning")
+@pytest.mark.filterwarnings("ignore::multilevel.NumericsWarning")
 def test_frozen_parameters_stay_frozen_and_tied_ones_tied(method: str) -> None:
     module = Layers()
     before = module.backbone.weight.clone()
@@ -144,7 +144,7 @@ def test_frozen_parameters_stay_frozen_and_tied_ones_tied(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["darts", "neumann", "cg", "exact"])
-@pytest.mark.filterwarnings("ignore::multilevel.CheckpointWarning")
+@pytest.mark.filterwarnings("ignore::multilevel.NumericsWarning")
 def test_an_optimizer_over_a_subset_trains_that_subset(method: str) -> None:
     module = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     still = module[0].weight.detach().clone()
