@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -41,6 +42,7 @@ class Stepper:
         self._schedule = Schedule(engine.graph, engine.problems)
         self._guard = Guard(engine.problems, engine.gradients, config.non_finite, config.log_step)
         self._roll_back = self._remembering() if config.roll_back else None
+        self._records = any(level.loop is not None for level in self._levels.values())
         self.times = {name: Times() for name in engine.problems}
 
     def advance(self, name: str) -> bool:
@@ -94,7 +96,8 @@ class Stepper:
     ) -> tuple[dict[str, Tensor], bool]:
         """Train a problem on a moment; its metrics, and whether its optimizer stepped."""
         engine, problem, level = self._engine, self._engine.problems[name], self._levels[name]
-        record(self._gradients.hierarchy, self._levels, name, engine.graph.uppers(name))
+        if self._records:
+            record(self._gradients.hierarchy, self._levels, name, engine.graph.uppers(name))
         watch.lap("data")
         metrics: dict[str, Tensor] = {}
 
@@ -110,7 +113,8 @@ class Stepper:
 
         stepped = False
         if (found := self._admitted(name, differentiate, again=again)) is not None:
-            with ending_loops(self._levels, name, engine.graph.constrained_by(name)):
+            constrained = engine.graph.constrained_by(name)
+            with ending_loops(self._levels, name, constrained) if self._records else nullcontext():
                 stepped = level.update.apply(metrics, found.total, again=once_more)
         elif level.loop is not None:
             level.loop.drop_batch()

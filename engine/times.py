@@ -49,10 +49,10 @@ class Stopwatch:
         wait_for: The device to wait for at each lap; ``None`` never waits.
     """
 
-    __slots__ = ("_device", "_last", "_times")
+    __slots__ = ("_device", "_last", "_spent")
 
     def __init__(self, times: Times, wait_for: torch.device | None = None) -> None:
-        self._times = times
+        self._spent = vars(times)
         self._device = wait_for if wait_for is not None and wait_for.type != "cpu" else None
         self._last = time.perf_counter()
 
@@ -61,5 +61,5 @@ class Stopwatch:
         if self._device is not None:
             torch.accelerator.synchronize(self._device)
         now = time.perf_counter()
-        setattr(self._times, part, getattr(self._times, part) + now - self._last)
+        self._spent[part] += now - self._last
         self._last = now

@@ -6,7 +6,7 @@ has to have converged. With theta_{k+1}, s_{k+1} = Phi_k(theta_k, s_k, phi), s t
 
     (d theta_K / d phi)^T v = sum over k of (dPhi_k / d phi)^T c_{k+1},    c_k = (dPhi_k / d(theta_k, s_k))^T c_{k+1},
 
-with c_K = (v, 0). Each step is taken again when its turn comes, so no graph outlives its step.
+with c_K = (v, 0). Each step is evaluated again when its turn comes, so no graph outlives its step.
 """
 
 from __future__ import annotations
@@ -56,8 +56,9 @@ class Unroll(Method):
 
     Args:
         truncation: Differentiate the last so many steps only, as if the loop had started there; 0 for all of them.
-        checkpoints: How many copies of the parameters and the optimizer's state to keep: of every step (``"all"``), or
-            of about 2 sqrt(steps) of them (``"sqrt"``), for one more gradient a step (Griewank 1992).
+        checkpoints: How many copies of the parameters and the optimizer's state to keep: of every step (``"all"``,
+            taken while the loop runs), or of about 2 sqrt(steps) of them (``"sqrt"``, found by taking the steps again),
+            for two more gradients a step (Griewank 1992).
 
     Raises:
         ConfigError: truncation < 0, or checkpoints is neither "all" nor "sqrt".

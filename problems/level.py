@@ -162,6 +162,8 @@ class ProblemLevel:
 
     def _read(self, result: Any, choices: Sequence[Choice]) -> tuple[Evaluation, dict[str, Tensor]]:
         evaluation, metrics = read_loss(self._problem.name, result, self.device)
+        if not choices:
+            return evaluation, metrics
         return evaluation._replace(choices=tuple(choice.log_prob for choice in choices)), metrics
 
     def describe(self, objective: Objective, inputs: Sequence[str], moment: Any = None) -> Objective:
