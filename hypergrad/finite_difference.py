@@ -17,8 +17,7 @@ def difference_product(at: Linearization, vector: Tensors, radius: float) -> Ten
     """
     with torch.no_grad():
         step = _step(norm(vector), radius)
-    offset = scale(vector, step)
-    forward, backward = at.input_gradient(offset), at.input_gradient(offset, sign=-1.0)
+    forward, backward = at.input_gradient(vector, step), at.input_gradient(vector, -step)
     inverse = 0.5 / step if isinstance(step, torch.Tensor) or step else math.inf  # an infinite vector, a step of zero
     return scale(subtract(forward, backward), inverse)
 

@@ -100,14 +100,14 @@ class Linearization:
         with torch.no_grad():
             return method.solve(self, vector)
 
-    def input_gradient(self, offset: Tensors, *, sign: float = 1.0) -> Tensors:
-        """dF/dphi at theta + sign * offset, one tensor per input, from first derivatives alone.
+    def input_gradient(self, direction: Tensors, step: float | Tensor = 1.0) -> Tensors:
+        """dF/dphi at theta + step * direction, one tensor per input, from first derivatives alone.
 
         Responses inside the objective move along, to first order.
         """
         with torch.set_grad_enabled(self.differentiable):
-            point = add(self.solution, offset, sign)
-        # Aliases once more: the offset may itself depend on the inputs, and this is a partial derivative.
+            point = add(self.solution, direction, step)
+        # Aliases once more: the direction may itself depend on the inputs, and this is a partial derivative.
         inputs = tuple(_view(t) for t in self.inputs) if self.differentiable else self.inputs
         counting = Counting()
         value = None if self._responses else evaluate(self.objective, point, inputs, counting)
