@@ -1,0 +1,54 @@
+"""Ten thousand steps hold no more memory than two thousand: nothing of an upper step outlives it."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from multilevel import Engine
+
+from .givens import Given, Vector, pair
+
+PAGE = 4096
+GROWTH = 4 * 2**20
+"""What an allocator may still ask for after two thousand steps, in bytes."""
+
+
+def resident() -> int:
+    """Bytes of this process in memory (Linux)."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
+
+
+def alive() -> int:
+    gc.collect()
+    return sum(issubclass(type(found), Tensor) for found in gc.get_objects())
+
+
+def engine_of(method: Any) -> Engine:
+    def lower(p: Given, batch: Any) -> Tensor:
+        return torch.cosh(p.module() - p.upper()).sum()
+
+    def upper(p: Given, batch: Any) -> Tensor:
+        return (p.lower() - 1).square().sum()
+
+    modules = (Vector(*torch.linspace(0, 1, 50).tolist()), Vector(*torch.zeros(50).tolist()))
+    return pair(lower, upper, method=method, modules=modules, steps=2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["darts", "sama", "identity", "cg", "unroll"])
+def test_memory_stays_flat(method: str) -> None:
+    engine = engine_of(method)
+    counts, sizes = [], []
+    for steps in (2000, 8000):
+        for _ in range(steps):
+            engine.step()
+        counts.append(alive())
+        sizes.append(resident())
+    assert counts[1] == counts[0]
+    assert sizes[1] - sizes[0] < GROWTH
