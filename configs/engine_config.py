@@ -18,7 +18,7 @@ class EngineConfig(Settings):
 
     Args:
         train_iters: Engine steps, each of which gives every leaf one batch.
-        valid_step: Validate every so many engine steps, and at the end; 0 never validates.
+        valid_step: Validate every so many engine steps, and after the last of ``train_iters``; 0 never validates.
         validate_first: Validate once before the first engine step as well.
         response: ``"total"`` lets the lowers of a middle problem respond while its own response is differentiated;
             ``"direct"`` holds them fixed, which is cheaper and biased.

@@ -190,9 +190,11 @@ class Engine:
         Random numbers are put back, so that a run trains the same whether it is validated or not.
         """
         random = RandomState(self.device, host=True)
-        with evaluation_mode(problem.module for problem in self.problems.values()):
-            metrics = {**validate_problems(self.problems.values()), **(self.validation() or {})}
-        random.restore()
+        try:
+            with evaluation_mode(problem.module for problem in self.problems.values()):
+                metrics = {**validate_problems(self.problems.values()), **(self.validation() or {})}
+        finally:
+            random.restore()
         self.last_validation = metrics
         if metrics:
             for level in self._levels.values():
@@ -311,10 +313,5 @@ class Engine:
                 uppers=[self.problems[u] for u in uppers], lowers=[self.problems[v] for v in lowers], device=self.device
             )
         self._levels = {name: problem.level for name, problem in self.problems.items()}
-        for name, level in self._levels.items():
-            watched = level.update.scheduling.validation_metric
-            if watched is not None and not self.config.valid_step:
-                raise ConfigError(
-                    f"problem '{name}': its scheduler watches '{watched}' of the validation, and valid_step is 0; "
-                    "give a number of engine steps (EngineConfig.valid_step)"
-                )
+        for level in self._levels.values():
+            level.update.scheduling.refuse_unfed(self.config.valid_step)

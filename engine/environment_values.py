@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from ..hypergrad.errors import CheckpointError
+from ..problems.packing import imported_class
 
 CONSTANT = (
     types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType, type, functools.partial,
@@ -200,11 +201,8 @@ def known_class(name: str) -> Any:
     Raises:
         CheckpointError: There is none of that name.
     """
-    module, _, path = name.partition(":")
-    found: Any = sys.modules.get(module)
-    for part in path.split("."):
-        found = getattr(found, part, None)
-    if not isinstance(found, type):
+    found = imported_class(name)
+    if found is None:
         raise CheckpointError(f"the environment's checkpoint has a {name}, which is not known here")
     return found
 

@@ -85,7 +85,9 @@ def unpack(packed: Any) -> Any:
         data, dtype, shape = rest
         array = data.numpy().view(dtype).reshape(shape)
         return array if kind == "array" else array[()]
-    cls = _known_class(rest[0])
+    cls = imported_class(rest[0])
+    if cls is None:
+        raise PackingError(f"the checkpoint holds a batch with a {rest[0]}, which this process does not know")
     if kind == "named":
         return tuple.__new__(cls, [unpack(item) for item in rest[1]])
     new = object.__new__(cls)
@@ -129,11 +131,10 @@ def _class_name(cls: type) -> str:
     return f"{cls.__module__}:{cls.__qualname__}"
 
 
-def _known_class(name: str) -> Any:
+def imported_class(name: str) -> Any:
+    """The class that a module of this process has under ``module:path``; ``None`` where there is none."""
     module, _, path = name.partition(":")
     found: Any = sys.modules.get(module)
     for part in path.split("."):
         found = getattr(found, part, None)
-    if not isinstance(found, type):
-        raise PackingError(f"the checkpoint holds a batch with a {name}, which this process does not know")
-    return found
+    return found if isinstance(found, type) else None

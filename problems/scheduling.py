@@ -38,10 +38,17 @@ class Scheduling:
                 "leave it out"
             )
 
-    @property
-    def validation_metric(self) -> str | None:
-        """The validation metric that is watched, if one is."""
-        return self._metric if self._watches and self._validated else None
+    def refuse_unfed(self, valid_step: int) -> None:
+        """Refuse a run whose validation, which is watched, never comes.
+
+        Raises:
+            ConfigError: There is none.
+        """
+        if self._watches and self._validated and not valid_step:
+            raise ConfigError(
+                f"problem '{self._name}': its scheduler watches '{self._metric}' of the validation, and valid_step is "
+                "0; give a number of engine steps (EngineConfig.valid_step)"
+            )
 
     def after_step(self, metrics: Mapping[str, Any]) -> None:
         """The optimizer stepped, on a batch with these metrics."""
@@ -54,7 +61,7 @@ class Scheduling:
 
     def after_validation(self, metrics: Mapping[str, Any]) -> None:
         """The validation returned these metrics."""
-        if self.validation_metric is not None:
+        if self._watches and self._validated:
             self._watch(metrics, "the validation returned")
 
     def _watch(self, metrics: Mapping[str, Any], source: str) -> None:

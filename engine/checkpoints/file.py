@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from ...hypergrad.errors import CheckpointError
+from ..atomic import sync_folder
 
 FORMAT, VERSION = "multilevel checkpoint", 1
 KINDS: list[Any] = [Counter, OrderedDict, defaultdict, dict]
@@ -48,7 +49,7 @@ def write_checkpoint(path: Path, state: dict[str, Any], step: int) -> None:
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
-        _sync(path.parent)
+        sync_folder(path.parent)
     except RuntimeError as error:  # torch's writer stumbles over what the system refused, and reports its stumbling
         refused = error.__context__ if isinstance(error.__context__, OSError) else error
         raise OSError(f"{path}: {refused}") from error
@@ -96,18 +97,6 @@ def _deserialized(content: bytes, path: Path | str) -> dict[str, Any]:
             f"{path}: holds something else than tensors, numbers, texts and containers of them: {_culprit(error)}"
         ) from error
     return state
-
-
-def _sync(folder: Path) -> None:
-    """Write a folder's entries out; where a system cannot open folders, it orders renames by itself."""
-    try:
-        number = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
 
 
 def _culprit(error: Exception) -> str:

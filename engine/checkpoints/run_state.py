@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ...hypergrad.errors import CheckpointError, CheckpointWarning, ConfigError, MultilevelError, warn_once
+from ...hypergrad.errors import CheckpointError, ConfigError, MultilevelError
 from ...hypergrad.replay import RandomState
-from ...problems.packing import PackingError, pack, unpack
+from ...problems.packing import pack_or_warn, unpack
 from ..times import Times
 
 if TYPE_CHECKING:
@@ -20,10 +20,10 @@ def run_state(engine: Engine) -> dict[str, Any]:
         "problems": {name: problem.state_dict() for name, problem in engine.problems.items()},
         "progress": engine.progress_state(),
         "last_metrics": engine.last_metrics,
-        "last_validation": _packed("what the validation returned", engine.last_validation),
+        "last_validation": pack_or_warn("what the validation returned", engine.last_validation),
         "callbacks": engine.callbacks.state_dict(),
         "environment": engine.environment.state_dict(),
-        "extra": _packed("what get_extra_state() of the engine returned", engine.get_extra_state()),
+        "extra": pack_or_warn("what get_extra_state() of the engine returned", engine.get_extra_state()),
         "times": {name: times.state_dict() for name, times in engine.times.items()},
         "random": RandomState(engine.device, host=True).state_dict(),
     }
@@ -60,11 +60,3 @@ def load_run_state(engine: Engine, state: Mapping[str, Any]) -> None:
     if state["extra"] is not None:
         engine.set_extra_state(unpack(state["extra"]))
     RandomState.from_state_dict(state["random"], engine.device).restore()
-
-
-def _packed(what: str, value: Any) -> Any:
-    try:
-        return pack(value)
-    except PackingError as error:
-        warn_once(f"unpackable: {what}", f"{what} is not kept in the checkpoint: {error}", CheckpointWarning)
-        return None

@@ -131,3 +131,17 @@ def test_validation_data_from_a_file(tmp_path: Any) -> None:
     )
     engine = build(load(path))
     assert "upper/distance" in engine.validate()
+
+
+class Raising(Checked):
+    def validation_step(self, batch: Any) -> Any:
+        torch.rand(3)
+        raise RuntimeError("no metric today")
+
+
+def test_a_validation_that_raises_leaves_the_random_numbers_alone() -> None:
+    engine = checked(Raising)
+    before = torch.get_rng_state()
+    with pytest.raises(RuntimeError, match="no metric today"):
+        engine.validate()
+    assert torch.equal(torch.get_rng_state(), before)
