@@ -42,6 +42,9 @@ class EngineConfig(Settings):
             written, and write them with these.
         timing: Wait for the device wherever time is taken, so that ``engine.times`` is true on a GPU as well, and print
             where the time went at the end.
+        compile: Compile loss, gradient and hypergradient of each level step into one program, as ``torch.compile``
+            does it. The numbers are those of the eager run up to rounding. What cannot be compiled runs eagerly, with a
+            warning that says why.
         early_stopping: ``{"metric": "accuracy", "mode": "max", "patience": 5}``: end the run when a metric of the
             validation has not improved for so long, and return to the best parameters.
         keep_best: ``{"metric": "accuracy", "mode": "max", "count": 3}``: keep checkpoints of the best validations.
@@ -66,6 +69,7 @@ class EngineConfig(Settings):
     non_finite: Literal["raise", "skip", "restore"] = "raise"
     monitor: bool = False
     timing: bool = False
+    compile: bool = False
     early_stopping: EarlyStoppingSettings | None = None
     keep_best: KeepBestSettings | None = None
     strategy: str = "default"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 from typing_extensions import Self
@@ -31,6 +31,9 @@ from .seeding import seed_everything
 from .stepper import Stepper
 from .times import Times
 from .validation import validate_problems
+
+if TYPE_CHECKING:
+    from .compiled import Compilation
 
 
 class Engine:
@@ -104,6 +107,11 @@ class Engine:
     def times(self) -> dict[str, Times]:
         """Where the time of each problem's level steps went."""
         return self._stepper.times
+
+    @property
+    def compilations(self) -> Mapping[str, Compilation]:
+        """Which problems' level steps are compiled, and why others are not (``EngineConfig(compile=True)``)."""
+        return self._stepper.compilations
 
     @property
     def done(self) -> bool:

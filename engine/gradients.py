@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -66,9 +67,13 @@ class Gradients:
         self._read = {
             name: [m for m in self.relations.inside[name] if name in graph.read_by(m)] for name in graph.order
         }
-        self._wrt = {
-            name: tuple(p for m in (name, *read) for p in levels[m].parameters) for name, read in self._read.items()
-        }
+        self._wrt = self._parameters()
+
+    def rebound(self) -> Gradients:
+        """The same, for what the parameters of the levels are now."""
+        new = copy.copy(self)
+        new._wrt = new._parameters()
+        return new
 
     def total(self, name: str, loss: Tensor, stopwatch: Stopwatch | None = None) -> LevelGradients:
         """The total gradient of a problem's loss with respect to its own parameters.
@@ -103,6 +108,13 @@ class Gradients:
         # The swept part is dense, the direct one perhaps not.
         total = tuple(s if d is None else s + d for d, s in zip(direct, swept, strict=True))
         return LevelGradients(total, direct, swept, cotangents)
+
+    def _parameters(self) -> dict[str, Tensors]:
+        """What the loss of each problem is differentiated by: its own parameters and those of the lowers it reads."""
+        return {
+            name: tuple(p for m in (name, *read) for p in self._levels[m].parameters)
+            for name, read in self._read.items()
+        }
 
     def _refuse_standstill(self, name: str, direct: tuple[Tensor | None, ...]) -> None:
         if all(g is None for g in direct):

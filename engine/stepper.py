@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,6 +22,7 @@ from .schedule import Schedule, start_inner_loop
 from .times import Stopwatch, Times
 
 if TYPE_CHECKING:
+    from .compiled import Compilation, CompiledStep
     from .engine import Engine
 
 
@@ -43,7 +45,13 @@ class Stepper:
         self._guard = Guard(engine.problems, engine.gradients, config.non_finite, config.log_step)
         self._roll_back = self._remembering() if config.roll_back else None
         self._records = any(level.loop is not None for level in self._levels.values())
+        self._compiled = self._compiling() if config.compile else {}
         self.times = {name: Times() for name in engine.problems}
+
+    @property
+    def compilations(self) -> Mapping[str, Compilation]:
+        """What became of each problem's steps under ``EngineConfig(compile=True)``; empty without."""
+        return {name: step.compilation for name, step in self._compiled.items()}
 
     def advance(self, name: str) -> bool:
         """Take a level step of a problem if it is ready, and say whether it was."""
@@ -102,6 +110,11 @@ class Stepper:
         metrics: dict[str, Tensor] = {}
 
         def differentiate() -> tuple[Tensor, LevelGradients]:
+            if self._compiled and (result := self._compiled[name](moment)) is not None:
+                loss, shown, found = result
+                metrics.update(shown)
+                watch.lap("forward")
+                return loss, found
             evaluation, shown = level.train(moment)
             metrics.update(shown)
             watch.lap("forward")
@@ -154,6 +167,17 @@ class Stepper:
                 CheckpointWarning,
             )
             return None
+
+    def _compiling(self) -> dict[str, CompiledStep]:
+        from .compiled import CompiledStep
+
+        problems = self._engine.problems
+        return {n: CompiledStep(n, problems, self._gradients, partial(self._time_left, n)) for n in problems}
+
+    def _time_left(self, name: str) -> float:
+        """How many seconds the level steps of a problem will take until the end of the run, as they went so far."""
+        done, left = self._engine.step_count, self._engine.config.train_iters - self._engine.step_count
+        return self.times[name].total / max(done, 1) * left
 
     def _remembering(self) -> RollBack:
         return RollBack(self._engine.graph, self._engine.problems, self._train_again)

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .tracing import is_tracing
+
 try:
     from torch.autograd.graph import _engine_run_backward
 except ImportError:  # private to torch: where it is gone, the public function does the same
@@ -26,7 +28,7 @@ def scalar_gradients(value: Tensor, wrt: Sequence[Tensor]) -> tuple[Tensor | Non
         value: A 0-dimensional tensor with a graph.
         wrt: Tensors that require gradients, at least one.
     """
-    if _engine_run_backward is None or type(value) is not Tensor or value.dim():
+    if _engine_run_backward is None or type(value) is not Tensor or value.dim() or is_tracing():
         return torch.autograd.grad(value, tuple(wrt), allow_unused=True)
     key = value.dtype, value.device
     one = _ones.get(key)

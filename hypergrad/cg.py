@@ -18,7 +18,8 @@ from .krylov import KrylovMethod
 from .precision import Product
 from .registry import register
 from .standalone import Level, apply_method
-from .tensors import Tensors, dot, scale, zeros_like
+from .tensors import Tensors, add, dot, scale, zeros_like
+from .tracing import look
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,6 +70,27 @@ class CG(KrylovMethod):
             previous, squared = squared, dot(residual, residual).item()
             torch._foreach_mul_(direction, squared / previous)
             torch._foreach_add_(direction, residual)
+        return solution
+
+    def iterate_unread(self, product: Product, right: Tensors, target: float) -> Tensors:
+        solution = zeros_like(right)
+        residual = direction = scale(right, self.alpha)
+        squared = dot(residual, residual)
+        going, met = ~(squared <= (self.alpha * target) ** 2), torch.zeros_like(squared, dtype=torch.bool)
+        for iteration in range(self.iterations):
+            image = product(direction)
+            curvature = self.alpha * dot(direction, image)
+            wrong = going & (curvature <= 0)
+            going, met = going & ~wrong, met | wrong
+            if iteration == 0:
+                solution = tuple(torch.where(wrong, v, s) for v, s in zip(right, solution, strict=True))
+            step = torch.where(going, squared / curvature, 0.0)
+            solution = add(solution, direction, step)
+            residual = add(residual, image, -step * self.alpha)
+            previous, squared = squared, dot(residual, residual)
+            direction = add(residual, direction, torch.where(going, squared / previous, 0.0))
+            going = going & ~(squared <= (self.alpha * target) ** 2)
+        look((met,), lambda numbers: _warn_negative_curvature() if numbers[0] else None)
         return solution
 
 

@@ -39,6 +39,14 @@ class LoggerWarning(UserWarning):
     """A logger could not write; the run goes on."""
 
 
+class TracingError(Exception):
+    """What runs cannot be recorded into a program; the message says why. It never leaves the library."""
+
+
+class CompileWarning(UserWarning):
+    """A level step was not compiled and runs eagerly: the numbers are the same, the time is not."""
+
+
 class NumericsWarning(UserWarning):
     """A hypergradient was computed, but an assumption of its method does not hold."""
 

@@ -8,12 +8,13 @@ import torch
 
 from .linearization import Linearization
 from .tensors import Tensors, norm, scale, subtract
+from .tracing import is_readable
 
 
 def difference_product(at: Linearization, vector: Tensors, radius: float) -> Tensors:
     """[dF/dphi(theta + r v) - dF/dphi(theta - r v)] / 2r with r = radius / norm(v); zero where v is zero.
 
-    On a GPU the step stays a tensor: reading it would make the host wait for the device.
+    On a GPU the step stays a tensor, for reading it would make the host wait; so it does while a program is recorded.
     """
     with torch.no_grad():
         step = _step(norm(vector), radius)
@@ -25,7 +26,7 @@ def difference_product(at: Linearization, vector: Tensors, radius: float) -> Ten
 def _step(length: torch.Tensor, radius: float) -> float | torch.Tensor:
     """radius / length; the radius where the length is zero, or so small that the quotient would overflow."""
     smallest = torch.finfo(length.dtype).tiny
-    if length.device.type == "cpu":
+    if is_readable(length):
         value = length.item()
         return radius if value < smallest else radius / value
     return radius / torch.where(length < smallest, torch.ones_like(length), length)

@@ -13,11 +13,12 @@ import torch
 
 from .checks import at_least, non_negative
 from .curvature import CurvatureMethod
-from .errors import ConfigError
+from .errors import ConfigError, TracingError
 from .linearization import Linearization
 from .memory import recall
 from .precision import Product, like, resolution, working, working_product
 from .tensors import Tensors, add, dot, negative, norm, scale, zeros_like
+from .tracing import is_tracing
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,8 @@ class KrylovMethod(CurvatureMethod):
 
     def _solve(self, at: Linearization, vector: Tensors, start: Tensors | None) -> Tensors:
         right = working(vector)
+        if is_tracing():
+            return self._solve_unread(at, vector, right, start)
         size = torch.stack(torch._foreach_norm(right, float("inf"))).amax().item()
         if size == 0.0:
             return zeros_like(vector)
@@ -76,6 +79,33 @@ class KrylovMethod(CurvatureMethod):
         else:
             solution = self._correct(product, right, working(start), target)
         return like(scale(solution, size * length), vector)
+
+    def _solve_unread(self, at: Linearization, vector: Tensors, right: Tensors, start: Tensors | None) -> Tensors:
+        """:meth:`_solve` where no number can be read."""
+        size = torch.stack(torch._foreach_norm(right, float("inf"))).amax()
+        right = scale(right, 1 / torch.where(size == 0, torch.ones_like(size), size))
+        length = norm(right)
+        right = scale(right, 1 / torch.where(length == 0, torch.ones_like(length), length))
+        product = working_product(self.operator(at), vector, self.damping)
+        target = max(self.tolerance, resolution(right))
+        if start is None:
+            solution = self.iterate_unread(product, right, target)
+        else:
+            start = working(start)
+            image = product(start)
+            factor = dot(image, right) / dot(image, image)
+            factor = torch.where(factor.isfinite(), factor, torch.zeros_like(factor))
+            residual = add(right, image, -factor)
+            solution = add(self.iterate_unread(product, residual, target), start, factor)
+        return like(scale(solution, size * length), vector)
+
+    def iterate_unread(self, product: Product, right: Tensors, target: float) -> Tensors:
+        """:meth:`iterate` where no number can be read: what would end it early leaves its result as it is instead.
+
+        Raises:
+            TracingError: The method has no such form.
+        """
+        raise TracingError(f"{self.name} decides by numbers how it goes on")
 
     def _correct(self, product: Product, right: Tensors, start: Tensors, target: float) -> Tensors:
         """Solve for what ``start`` leaves over: the same iterates as those of a Krylov method begun there."""

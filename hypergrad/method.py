@@ -25,11 +25,13 @@ class Method(ABC):
     Attributes:
         name: The name it is registered under.
         needs_tape: True when the method reads the recorded inner loop (``at.objective.tape``).
+        reads_optimizer: True when the method reads the optimizer of the problem (``at.objective.optimizer``).
         differentiates_choices: True when the method accounts for what the problem samples (``at.objective.draw``).
     """
 
     name: ClassVar[str] = "?"
     needs_tape: ClassVar[bool] = False
+    reads_optimizer: ClassVar[bool] = False
     differentiates_choices: ClassVar[bool] = False
 
     @property

@@ -22,6 +22,7 @@ from .precision import Product, like, working, working_product
 from .registry import register
 from .standalone import Level, apply_method
 from .tensors import Tensors, dot, scale
+from .tracing import look
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -93,11 +94,10 @@ def _add_terms(product: Product, total: Tensors, right: Tensors, alpha: float, i
         torch._foreach_add_(term, image, alpha=-alpha)
         torch._foreach_add_(total, term)
     if last is not None:
-        squared, curvature, squared_next = torch.stack([*last, dot(term, term)]).tolist()
-        _check_growth(squared, curvature, squared_next, alpha)
+        look((*last, dot(term, term)), lambda numbers: _check_growth(*numbers, alpha=alpha))
 
 
-def _check_growth(squared: float, curvature: float, squared_next: float, alpha: float) -> None:
+def _check_growth(squared: float, curvature: float, squared_next: float, *, alpha: float) -> None:
     """Warn if the last term is longer than the one before it.
 
     For a symmetric H that ratio rises with k, and is above 1 only when some eigenvalue of alpha H is outside [0, 2].

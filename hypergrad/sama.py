@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
@@ -47,6 +47,8 @@ class Sama(InverseMethod):
     Raises:
         ConfigError: alpha <= 0.
     """
+
+    reads_optimizer: ClassVar[bool] = True
 
     alpha: float = 0.01
 

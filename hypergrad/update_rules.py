@@ -12,6 +12,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from .tracing import is_readable, is_tracing
+
 ParameterState: TypeAlias = dict[str, Any]
 """What torch.optim keeps for one parameter, under the same keys; empty before its first step."""
 Options: TypeAlias = Mapping[str, Any]
@@ -117,7 +119,7 @@ def counted(state: ParameterState) -> tuple[float | Tensor, Tensor]:
     """The number of this step, to compute with and to keep."""
     step = state["step"] + 1 if "step" in state else torch.ones(())
     # A number where that is free: a power of it keeps full precision. Reading one from a device would wait for it.
-    return (step.item() if step.device.type == "cpu" else step), step
+    return (step.item() if is_readable(step) else step.to(torch.float64) if is_tracing() else step), step
 
 
 def _moment(state: ParameterState, key: str, parameter: Tensor) -> Tensor:

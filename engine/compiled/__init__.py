@@ -1,0 +1,5 @@
+"""Level steps as compiled programs (``EngineConfig(compile=True)``)."""
+
+from .step import Compilation, CompiledStep
+
+__all__ = ["Compilation", "CompiledStep"]

@@ -1,0 +1,70 @@
+"""Small changes to a recorded graph, before it is compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, fx
+
+from .reads import Source
+
+aten = torch.ops.aten
+
+
+def random_operation(graph: fx.GraphModule) -> str | None:
+    """The name of an operation in the graph that draws random numbers."""
+    for node in graph.graph.nodes:
+        if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+            return str(node.target)
+    return None
+
+
+def distinct_outputs(graph: fx.GraphModule) -> list[int]:
+    """Return each tensor once, and none that is an input; gives the number of each former output among the new ones."""
+    for node in list(graph.graph.nodes):
+        if node.target in (aten.detach.default, aten.alias.default):  # there are no gradients left to keep it from
+            node.replace_all_uses_with(node.args[0])
+            graph.graph.erase_node(node)
+    (end,) = graph.graph.find_nodes(op="output")
+    positions: dict[fx.Node, int] = {}
+    numbers = [positions.setdefault(node, len(positions)) for node in end.args[0]]
+    with graph.graph.inserting_before(end):
+        outputs = [
+            graph.graph.call_function(aten.clone.default, (node,)) if node.op in ("placeholder", "get_attr") else node
+            for node in positions
+        ]
+    end.args = (outputs,)
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+    return numbers
+
+
+def lift_constants(graph: fx.GraphModule, find: Callable[[Tensor], Source | None]) -> list[tuple[Source, Tensor]]:
+    """Turn tensors that the graph holds into further inputs, where there is a source of them; with examples."""
+    lifted: dict[int, fx.Node] = {}
+    found: list[tuple[Source, Tensor]] = []
+    for node in graph.graph.find_nodes(op="get_attr"):
+        tensor = getattr(graph, str(node.target), None)
+        if not isinstance(tensor, Tensor) or (source := find(tensor)) is None:
+            continue
+        if id(tensor) not in lifted:
+            last = graph.graph.find_nodes(op="placeholder")[-1]
+            with graph.graph.inserting_after(last):
+                lifted[id(tensor)] = graph.graph.placeholder(f"constant_{len(found)}")
+            found.append((source, node.meta.get("val", tensor)))
+        node.replace_all_uses_with(lifted[id(tensor)])
+        graph.graph.erase_node(node)
+    graph.recompile()
+    return found
+
+
+def drop_unused_inputs(graph: fx.GraphModule) -> list[int]:
+    """Take out inputs that nothing reads; gives the numbers of the others."""
+    inputs = graph.graph.find_nodes(op="placeholder")
+    used = [i for i, node in enumerate(inputs) if node.users]
+    for node in inputs:
+        if not node.users:
+            graph.graph.erase_node(node)
+    graph.recompile()
+    return used

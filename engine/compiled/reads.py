@@ -1,0 +1,134 @@
+"""What training steps read: their tensors, and everything in Python that a program made of them relies on.
+
+``torch.compile`` follows the Python code once and guards what it saw: numbers, modes of modules, shapes, which tensors
+are one. Here it is used for that alone. What it would compile is thrown away, and calling it tells which of the ways
+through the code, met so far, the steps take now, and hands over the tensors that they read on that way.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from types import FunctionType
+from typing import Any, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+from ...hypergrad.errors import TracingError
+from ...problems.problem import Problem
+from .reasons import chain, reason_of
+
+WAYS = 4
+"""Different ways through training steps that are followed before they are taken to change all the time."""
+
+
+class Reading(NamedTuple):
+    """One look at training steps.
+
+    Attributes:
+        way: The number of the way that they take.
+        tensors: What they read: parameters, buffers, the batches' tensors and any others.
+    """
+
+    way: int
+    tensors: tuple[Tensor, ...]
+
+
+Source: TypeAlias = Callable[[Reading], Tensor]
+"""Finds a tensor again, given what training steps read this time."""
+
+
+class Reads:
+    """Looks at the training steps of some problems together.
+
+    Args:
+        problems: The problems.
+    """
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self._problems = list(problems)
+        self._ways = 0
+        self._reading: Reading | None = None
+        # The code is a copy of its own: the ways through it are counted per code.
+        name = "_".join(("steps", *(problem.name for problem in problems)))
+        function = FunctionType(_steps.__code__.replace(co_name=name), globals())
+        self._follow = torch.compile(function, fullgraph=True, backend=self._take_note)
+
+    def look(self, batches: list[Any]) -> Reading:
+        """What the training steps read now, on these batches; nothing is computed.
+
+        Raises:
+            TracingError: They cannot be followed.
+        """
+        self._reading = None
+        try:
+            self._follow_once(batches)
+        except Exception as error:
+            raise reason_of(error) from error
+        if self._reading is None:
+            raise TracingError("it computes nothing from tensors")
+        return self._reading
+
+    def _follow_once(self, batches: list[Any]) -> None:
+        try:
+            self._follow(self._problems, batches)
+        except Exception as error:
+            if not any(isinstance(cause, _SymbolicError) for cause in chain(error)):
+                raise
+            # As torch.compile(dynamic=False), which sets this at each call, for 5 us.
+            with torch._dynamo.config.patch(automatic_dynamic_shapes=False, assume_static_by_default=True):
+                self._follow(self._problems, batches)
+
+    def _take_note(self, graph: torch.fx.GraphModule, examples: list[Tensor]) -> Callable[..., tuple[()]]:
+        if any(_is_symbolic(example) for example in examples):
+            raise _SymbolicError
+        changed = _changed(graph)
+        if changed:
+            raise TracingError(f"training_step changes {changed}, which a compiled step would not")
+        if self._ways == WAYS:
+            raise TracingError(
+                f"training_step took a new way each of {WAYS} times: it depends on something that changes from "
+                "step to step, such as self.count, a schedule of its own, or batches of many shapes"
+            )
+        way = self._ways
+        self._ways += 1
+
+        def note(*tensors: Tensor) -> tuple[()]:
+            self._reading = Reading(way, tensors)
+            return ()
+
+        return note
+
+
+class _SymbolicError(Exception):
+    """A number or a size that was another before is left open, and programs are for numbers that are known."""
+
+
+def _is_symbolic(example: Any) -> bool:
+    if not isinstance(example, Tensor):
+        return True
+    return any(isinstance(number, torch.SymInt) for number in (*example.shape, *example.stride()))
+
+
+def _steps(problems: list[Problem], batches: list[Any]) -> None:
+    for problem, batch in zip(problems, batches, strict=True):
+        problem.training_step(batch)
+
+
+def _changed(graph: torch.fx.GraphModule) -> str:
+    """What the steps leave behind in Python objects, in words; empty where there is nothing."""
+    from torch._dynamo.symbolic_convert import InstructionTranslator
+
+    effects = InstructionTranslator.current_tx().output.side_effects
+    if effects.is_empty():
+        return ""
+    sources = (getattr(variable, "source", None) for variable in effects._get_modified_vars())
+    names = sorted({_in_words(source.name) for source in sources if source is not None})
+    return " and ".join(names) or "Python objects"
+
+
+def _in_words(name: Any) -> str:
+    """``L['problems'][0]`` is what the code calls ``self``."""
+    path = name() if callable(name) else name
+    return re.sub(r"L\['problems'\]\[\d+\]", "self", path)

@@ -1,0 +1,26 @@
+"""Saying that something is compiled: nothing else happens meanwhile."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ...problems.processes import is_first_process
+
+
+@contextmanager
+def show(name: str, operations: int) -> Iterator[None]:
+    """Tell on standard error what is compiled, and how long it took."""
+    begun = time.perf_counter()
+    _write(f"compiling the steps of '{name}' ({operations} operations)")
+    yield
+    _write(f"compiled the steps of '{name}' in {time.perf_counter() - begun:.1f} s")
+
+
+def _write(line: str) -> None:
+    if is_first_process():
+        from tqdm import tqdm
+
+        tqdm.write(line, file=sys.stderr)  # above a bar that may be there

@@ -1,0 +1,143 @@
+"""The level steps of one problem: compiled once they come again, or eager, with the reason."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from ...hypergrad.errors import CompileWarning, TracingError
+from ...problems.moment import Moment
+from ...problems.problem import Problem
+from ..gradients import Gradients
+from .optimizers import settings
+from .outcome import Result
+from .program import Program
+from .reads import Reading, Reads
+from .recording import Recording, record
+from .shown import show
+from .staging import Stage
+
+SECONDS, SECONDS_PER_OPERATION = 2.0, 0.015
+"""What compiling takes, and what it takes more for each operation; as measured on one core of a server."""
+
+
+@dataclass
+class Compilation:
+    """What became of a problem's level steps under ``EngineConfig(compile=True)``.
+
+    Attributes:
+        programs: How many programs there are of them.
+        seconds: How long these took to compile.
+        reason: Why the steps run eagerly; ``None`` where they do not.
+    """
+
+    programs: int = 0
+    seconds: float = 0.0
+    reason: str | None = None
+
+
+class CompiledStep:
+    """Loss, metrics and gradients of one problem's level steps, by compiled programs.
+
+    A step that comes again in the same way (through the same Python code, with the same shapes) is recorded and
+    compiled. The first ones, and what cannot be compiled, are left to the eager engine.
+
+    Args:
+        name: The problem.
+        problems: All problems by name.
+        gradients: What differentiates them eagerly.
+        time_left: How many seconds its steps will take until the end of the run, eagerly.
+
+    Attributes:
+        compilation: What became of them.
+    """
+
+    def __init__(
+        self, name: str, problems: Mapping[str, Problem], gradients: Gradients, time_left: Callable[[], float]
+    ) -> None:
+        self._problem = problems[name]
+        self._problems = problems
+        self._gradients = gradients
+        self._time_left = time_left
+        self._members = [problems[member] for member in (name, *gradients.relations.inside[name])]
+        self._below = self._members[1:]
+        self._reads: Reads | None = None
+        self._begun = False
+        self._seen: set[Hashable] = set()
+        self._programs: dict[Hashable, Program | None] = {}
+        self.compilation = Compilation()
+
+    def __call__(self, moment: Moment) -> Result | None:
+        """Loss, metrics and gradients on a batch; ``None`` where they are to be computed eagerly."""
+        if self.compilation.reason is not None:
+            return None
+        if not self._begun:  # whatever is wrong with a step, its eager form says it best
+            self._begun = True
+            return None
+        try:
+            return self._step(moment)
+        except TracingError as error:
+            self.compilation.reason = str(error)
+            message = f"problem '{self._problem.name}' is not compiled and runs eagerly: {error}"
+            warnings.warn(message, CompileWarning, stacklevel=2)
+            return None
+
+    def _step(self, moment: Moment) -> Result | None:
+        if self._reads is None:
+            for problem in self._members:
+                _refuse(problem, "it" if problem is self._problem else f"'{problem.name}' below it")
+            self._reads = Reads(self._members)
+        moments = [moment, *[problem.level.moment for problem in self._below]]
+        reading = self._reads.look([known.batch if known is not None else None for known in moments])
+        key = (reading.way, *[_assumed(problem) for problem in self._members])
+        if key not in self._programs:
+            if key not in self._seen:
+                self._seen.add(key)
+                return None
+            known = {p.name: m for p, m in zip(self._members, moments, strict=True) if m is not None}
+            self._programs[key] = self._program(known, reading)
+        program = self._programs[key]
+        return program.run(reading) if program is not None else None
+
+    def _program(self, moments: Mapping[str, Moment], reading: Reading) -> Program | None:
+        recording = record(Stage(self._problems, moments, reading), self._gradients, self._problem)
+        if (reason := self._too_late(recording)) is not None:
+            if not self.compilation.programs:
+                raise TracingError(reason)
+            return None
+        with show(self._problem.name, recording.operations):
+            program = Program(recording, self._problems)
+        self.compilation.programs += 1
+        self.compilation.seconds += program.seconds
+        return program
+
+    def _too_late(self, recording: Recording) -> str | None:
+        """Why compiling cannot pay any more, where it cannot."""
+        seconds, left = SECONDS + SECONDS_PER_OPERATION * recording.operations, self._time_left()
+        if left > seconds:
+            return None
+        return f"its steps take {left:.2g} s more until train_iters, and compiling them about {seconds:.2g} s"
+
+
+def _refuse(problem: Problem, who: str) -> None:
+    """Refuse what is known beforehand not to fit into a program."""
+    if problem.method.needs_tape:
+        raise TracingError(f"{who} is differentiated by {problem.method.name}, which follows the steps that were taken")
+    if problem.level.update.scaler is not None:
+        raise TracingError(f"the loss of {who} is scaled anew from step to step (precision='fp16')")
+    if problem.level.host_random:
+        raise TracingError(f"the training_step of {who} draws from numpy's or Python's random numbers")
+
+
+def _assumed(problem: Problem) -> Hashable:
+    """What a program takes for granted of a problem besides its training step."""
+    memory, reads = problem.level.memory, problem.method.reads_optimizer
+    if not memory and not reads:
+        return None
+    leaves, structure = pytree.tree_flatten(memory)
+    kept = (str(structure), *(tuple(leaf.shape) if isinstance(leaf, Tensor) else leaf for leaf in leaves))
+    return kept, settings(problem.optimizer) if reads else None
