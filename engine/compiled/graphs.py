@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -12,23 +13,34 @@ from .reads import Source
 aten = torch.ops.aten
 
 
-def random_operation(graph: fx.GraphModule) -> str | None:
-    """The name of an operation in the graph that draws random numbers."""
-    for node in graph.graph.nodes:
-        if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
-            return str(node.target)
-    return None
+def copied_inputs(graph: fx.GraphModule) -> set[int]:
+    """The numbers of outputs that are nothing but copies of inputs."""
+    (end,) = graph.graph.find_nodes(op="output")
+    return {i for i, node in enumerate(end.args[0]) if _is_copied_input(node)}
 
 
-def distinct_outputs(graph: fx.GraphModule) -> list[int]:
-    """Return each tensor once, and none that is an input; gives the number of each former output among the new ones."""
+def _is_copied_input(node: Any) -> bool:
+    while node.target is aten.detach.default:
+        (node,) = node.args
+    return node.target is aten.clone.default and node.args[0].op == "placeholder"
+
+
+def distinct_outputs(graph: fx.GraphModule, without: Collection[int]) -> list[int]:
+    """Return each tensor once, and none that is an input; gives the number of each former output among the new ones.
+
+    Args:
+        graph: The graph.
+        without: The numbers of outputs that nobody asks for.
+    """
     for node in list(graph.graph.nodes):
         if node.target in (aten.detach.default, aten.alias.default):  # there are no gradients left to keep it from
             node.replace_all_uses_with(node.args[0])
             graph.graph.erase_node(node)
     (end,) = graph.graph.find_nodes(op="output")
     positions: dict[fx.Node, int] = {}
-    numbers = [positions.setdefault(node, len(positions)) for node in end.args[0]]
+    numbers = [
+        positions.setdefault(node, len(positions)) if i not in without else -1 for i, node in enumerate(end.args[0])
+    ]
     with graph.graph.inserting_before(end):
         outputs = [
             graph.graph.call_function(aten.clone.default, (node,)) if node.op in ("placeholder", "get_attr") else node

@@ -48,7 +48,7 @@ class Outcome:
         metrics: Those of the metrics.
         gradients: Those of the total, direct and swept gradients, ``None`` where there is none.
         cotangents: Those of the cotangents, by lower.
-        buffers: The places of the buffers that training moves, and the numbers of what they become.
+        buffers: The places of the buffers that move, and the numbers of what they become.
         memories: What methods remember, by level: a tree, and its leaves with numbers in place of tensors.
         looks: Who looks at what.
     """

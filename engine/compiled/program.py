@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from ...hypergrad.errors import TracingError
+from ...problems.moment import Moment
 from ...problems.problem import Problem
+from .draws import Dice
 from .outcome import Result
 from .reads import Reading
 from .reasons import reason_of
@@ -23,7 +25,8 @@ class Program:
 
     Args:
         recording: What was recorded.
-        problems: The problems whose methods may remember something, by name.
+        problem: Whose step it is.
+        problems: All problems by name.
 
     Attributes:
         seconds: How long it took to compile.
@@ -32,20 +35,21 @@ class Program:
         TracingError: It cannot be compiled.
     """
 
-    def __init__(self, recording: Recording, problems: Mapping[str, Problem]) -> None:
+    def __init__(self, recording: Recording, problem: Problem, problems: Mapping[str, Problem]) -> None:
         begun = time.perf_counter()
         self._function = _compiled(recording.graph, recording.examples)
         self.seconds = time.perf_counter() - begun
         self._sources = recording.sources
+        self._dice = Dice(recording.draws, problem)
         self._order = recording.order
         self._outcome = recording.outcome
         self._problems = problems
 
-    def run(self, reading: Reading) -> Result:
+    def run(self, reading: Reading, moments: Mapping[str, Moment]) -> Result:
         """Loss, metrics and gradients now; buffers and what methods remember move on."""
         outcome = self._outcome
         with torch.no_grad():
-            found = self._function(*[source(reading) for source in self._sources])
+            found = self._function(*[source(reading) for source in self._sources], *self._dice.throw(moments))
             outputs = [found[i] for i in self._order]
             for (place, key), number in outcome.buffers:
                 place[key].copy_(outputs[number])

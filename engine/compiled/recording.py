@@ -6,24 +6,32 @@ and every operation that reaches torch is noted, those of derivatives of any ord
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import Tensor, fx
+from torch._decomp import get_decompositions
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from ...hypergrad.errors import TracingError
 from ...hypergrad.replay import RandomState
 from ...hypergrad.tracing import tracing
 from ...problems.problem import Problem
 from ..gradients import Gradients
-from .graphs import distinct_outputs, drop_unused_inputs, lift_constants, random_operation
+from .draws import Draw, Drawing, lift_draws
+from .graphs import copied_inputs, distinct_outputs, drop_unused_inputs, lift_constants
 from .outcome import Outcome, Outputs
 from .reads import Source
 from .reasons import reason_of
 from .staging import Stage
+
+aten = torch.ops.aten
+HIDDEN = [aten.native_batch_norm, aten.cudnn_batch_norm, aten.miopen_batch_norm]
+"""Operations that write to buffers and do not say so: recorded as the operations that they consist of."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +39,10 @@ class Recording:
     """A level step that was recorded.
 
     Attributes:
-        graph: A function of the tensors of ``sources``.
-        examples: Tensors without values, like those that the sources give.
-        sources: Where each input is found.
+        graph: A function of tensors.
+        examples: Tensors without values, like those.
+        sources: Where each input is found, but for the last.
+        draws: The random numbers that the last inputs are.
         order: Which output of the graph each tensor of the outcome is.
         outcome: What these are.
     """
@@ -41,6 +50,7 @@ class Recording:
     graph: fx.GraphModule
     examples: list[Tensor]
     sources: list[Source]
+    draws: list[Draw]
     order: list[int]
     outcome: Outcome
 
@@ -63,16 +73,16 @@ def record(stage: Stage, gradients: Gradients, problem: Problem) -> Recording:
     """
     random = RandomState(problem.level.device, host=True)
     found: list[Outcome] = []
+    drawing = Drawing()
 
     def step(*given: Tensor) -> list[Tensor]:
-        with stage.taken_by(given) as buffers, tracing() as looks:
-            versions, moment = [buffer._version for _, buffer in buffers], problem.level.moment
+        with stage.taken_by(given, drawing.begin) as buffers, drawing, tracing() as looks:
+            moment = problem.level.moment
             assert moment is not None
             evaluation, metrics = problem.level.train(moment)
             result = evaluation.loss, metrics, gradients.rebound().total(problem.name, evaluation.loss)
-            moved = [b for b, version in zip(buffers, versions, strict=True) if b[1]._version != version]
             outputs = Outputs()
-            found.append(Outcome.collect(outputs, result, moved, stage.new_memories(), looks))
+            found.append(Outcome.collect(outputs, result, buffers, stage.new_memories(), looks))
         return outputs.tensors
 
     try:
@@ -81,15 +91,16 @@ def record(stage: Stage, gradients: Gradients, problem: Problem) -> Recording:
         raise reason_of(error) from error
     finally:
         random.restore()
-    if (drawn := random_operation(graph)) is not None:
-        raise TracingError(f"it draws random numbers ({drawn}), and each evaluation has to draw the same ones")
-    order = distinct_outputs(graph)
+    unmoved = copied_inputs(graph) & {number for _, number in found[-1].buffers}
+    outcome = dataclasses.replace(found[-1], buffers=[b for b in found[-1].buffers if b[1] not in unmoved])
+    order = distinct_outputs(graph, without=unmoved)
     sources = list(stage.sources)
     for source, example in lift_constants(graph, stage.elsewhere):
         sources.append(source)
         examples.append(example)
     used = drop_unused_inputs(graph)
-    return Recording(graph, [examples[i] for i in used], [sources[i] for i in used], order, found[-1])
+    sources, examples = [sources[i] for i in used], [examples[i] for i in used]
+    return Recording(graph, [*examples, *lift_draws(graph)], sources, drawing.draws, order, outcome)
 
 
 def _traced(step: Callable[..., list[Tensor]], tensors: Sequence[Tensor]) -> tuple[fx.GraphModule, list[Tensor]]:
@@ -97,4 +108,6 @@ def _traced(step: Callable[..., list[Tensor]], tensors: Sequence[Tensor]) -> tup
     examples: list[Tensor] = [mode.from_tensor(tensor.detach()) for tensor in tensors]
     with warnings.catch_warnings(), mode:
         warnings.simplefilter("ignore")  # the eager steps before said what there is to say
-        return make_fx(step, tracing_mode="real", _allow_non_fake_inputs=True)(*examples), examples
+        table: Any = get_decompositions(HIDDEN)
+        recorded = make_fx(step, table, tracing_mode="real", _allow_non_fake_inputs=True)
+        return recorded(*examples), examples

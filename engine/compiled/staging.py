@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -34,6 +34,7 @@ class Stage:
     def __init__(self, problems: Mapping[str, Problem], moments: Mapping[str, Moment], reading: Reading) -> None:
         self.tensors: list[Tensor] = []
         self.sources: list[Source] = []
+        self._problems = problems
         self._levels = {name: problem.level for name, problem in problems.items()}
         self._moments = moments
         self._read = {id(tensor): _read(i) for i, tensor in enumerate(reading.tensors)}
@@ -52,13 +53,18 @@ class Stage:
         return self._read.get(id(tensor))
 
     @contextmanager
-    def taken_by(self, given: Sequence[Tensor]) -> Iterator[list[tuple[Place, Tensor]]]:
+    def taken_by(self, given: Sequence[Tensor], begin: Callable[[str], None]) -> Iterator[list[tuple[Place, Tensor]]]:
         """Put other tensors in the places of these, one for each, while the block runs.
 
         Yields the buffers: their places, and what is there.
+
+        Args:
+            given: The other tensors.
+            begin: Is told whose training step is about to be evaluated.
         """
         levels, before = self._levels, {n: (v.parameters, v.moment, v.memory) for n, v in self._levels.items()}
         buffers = [(place, key, place[key]) for place, key, _ in self._buffers]
+        announced = {self._problems[name]: vars(self._problems[name]).get("training_step") for name in self._moments}
         copies = {i: given[i].clone() for _, _, i in self._buffers}  # training writes to buffers
         try:
             for name, level in levels.items():
@@ -73,6 +79,8 @@ class Stage:
                 levels[name].memory, self._former[name] = dict(memory), memory
             for optimizer in self._optimizers:
                 optimizer.take(given)
+            for problem in announced:
+                _announce(problem, begin)
             yield [((place, key), place[key]) for place, key, _ in self._buffers]
         finally:
             for name, level in levels.items():
@@ -82,6 +90,8 @@ class Stage:
                 place[key] = buffer
             for optimizer in self._optimizers:
                 optimizer.put_back()
+            for problem, own in announced.items():
+                _restore(problem, own)
 
     def new_memories(self) -> dict[str, dict[str, Any]]:
         """What methods remember now, of those whose memory changed in the block."""
@@ -121,6 +131,23 @@ class Stage:
             for i, (path, leaf) in enumerate(leaves)
             if isinstance(leaf, Tensor)
         }
+
+
+def _announce(problem: Problem, begin: Callable[[str], None]) -> None:
+    step: Callable[[Any], Any] = problem.training_step
+
+    def announced(batch: Any) -> Any:
+        begin(problem.name)
+        return step(batch)
+
+    vars(problem)["training_step"] = announced
+
+
+def _restore(problem: Problem, own: Any) -> None:
+    if own is None:
+        vars(problem).pop("training_step", None)
+    else:
+        vars(problem)["training_step"] = own
 
 
 def _with_leaves(tree: Any, leaves: Mapping[int, Tensor]) -> Any:

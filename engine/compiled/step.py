@@ -91,17 +91,18 @@ class CompiledStep:
             for problem in self._members:
                 _refuse(problem, "it" if problem is self._problem else f"'{problem.name}' below it")
             self._reads = Reads(self._members)
-        moments = [moment, *[problem.level.moment for problem in self._below]]
-        reading = self._reads.look([known.batch if known is not None else None for known in moments])
+        moments = {self._problem.name: moment}
+        for problem in self._below:
+            moments[problem.name] = problem.level.moment or problem.level.next_moment()
+        reading = self._reads.look([known.batch for known in moments.values()])
         key = (reading.way, *[_assumed(problem) for problem in self._members])
         if key not in self._programs:
             if key not in self._seen:
                 self._seen.add(key)
                 return None
-            known = {p.name: m for p, m in zip(self._members, moments, strict=True) if m is not None}
-            self._programs[key] = self._program(known, reading)
+            self._programs[key] = self._program(moments, reading)
         program = self._programs[key]
-        return program.run(reading) if program is not None else None
+        return program.run(reading, moments) if program is not None else None
 
     def _program(self, moments: Mapping[str, Moment], reading: Reading) -> Program | None:
         recording = record(Stage(self._problems, moments, reading), self._gradients, self._problem)
@@ -110,7 +111,7 @@ class CompiledStep:
                 raise TracingError(reason)
             return None
         with show(self._problem.name, recording.operations):
-            program = Program(recording, self._problems)
+            program = Program(recording, self._problem, self._problems)
         self.compilation.programs += 1
         self.compilation.seconds += program.seconds
         return program
@@ -129,6 +130,8 @@ def _refuse(problem: Problem, who: str) -> None:
         raise TracingError(f"{who} is differentiated by {problem.method.name}, which follows the steps that were taken")
     if problem.level.update.scaler is not None:
         raise TracingError(f"the loss of {who} is scaled anew from step to step (precision='fp16')")
+    if problem.method.differentiates_choices or problem.config.estimator == "score":
+        raise TracingError(f"{who} samples choices, which are drawn many times")
     if problem.level.host_random:
         raise TracingError(f"the training_step of {who} draws from numpy's or Python's random numbers")
 
