@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .autograd import scalar_gradients
+from .autograd import scalar_gradients, vector_products
 from .moving import Counting, Pass, evaluating, moved, recorded
 from .objective import Evaluation, Objective, State
 from .tally import count
@@ -125,14 +125,8 @@ class Linearization:
         if not pairs or not wrt:
             return filled([None] * len(wrt), wrt)
         outputs, weights = zip(*pairs, strict=True)
-        products = torch.autograd.grad(
-            outputs,
-            wrt,
-            grad_outputs=weights,
-            retain_graph=retain_graph or self.differentiable,
-            create_graph=self.differentiable,
-            allow_unused=True,
-        )
+        again = self.differentiable
+        products = vector_products(outputs, wrt, weights, retain_graph=retain_graph or again, create_graph=again)
         return filled(products, wrt)
 
 
@@ -148,9 +142,7 @@ def gradients(value: Tensor, wrt: Tensors, *, create_graph: bool = False) -> Ten
     if not value.requires_grad or not wrt:
         return filled([None] * len(wrt), wrt)
     count("gradients")
-    if not create_graph:
-        return filled(scalar_gradients(value, wrt), wrt)
-    return filled(torch.autograd.grad(value, wrt, create_graph=True, allow_unused=True), wrt)
+    return filled(scalar_gradients(value, wrt, create_graph=create_graph), wrt)
 
 
 def _leaf(tensor: Tensor) -> Tensor:
