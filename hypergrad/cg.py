@@ -52,7 +52,8 @@ class CG(KrylovMethod):
 
     def iterate(self, product: Product, right: Tensors, target: float) -> Tensors:
         solution = zeros_like(right)
-        residual, direction = scale(right, self.alpha), scale(right, self.alpha)
+        residual = scale(right, self.alpha)
+        direction = tuple(t.clone() for t in residual)
         squared = dot(residual, residual).item()
         for iteration in range(self.iterations):
             if squared <= (self.alpha * target) ** 2:

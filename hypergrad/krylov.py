@@ -46,7 +46,11 @@ class KrylovMethod(CurvatureMethod):
 
     @abstractmethod
     def iterate(self, product: Product, right: Tensors, target: float) -> Tensors:
-        """Solve A x = right from x = 0 until the residual norm is at most ``target``; ``right`` is left as it is."""
+        """Solve A x = right from x = 0 until the residual norm is at most ``target``; ``right`` is left as it is.
+
+        Returns:
+            Tensors that nobody else holds, or ``right``.
+        """
 
     def solve(self, at: Linearization, vector: Tensors) -> Tensors:
         return self._solve(at, vector, None)
@@ -61,16 +65,11 @@ class KrylovMethod(CurvatureMethod):
         return negative(at.mixed_product(solution))
 
     def _solve(self, at: Linearization, vector: Tensors, start: Tensors | None) -> Tensors:
-        right = working(vector)
         if is_tracing():
-            return self._solve_unread(at, vector, right, start)
-        size = torch.stack(torch._foreach_norm(right, float("inf"))).amax().item()
-        if size == 0.0:
+            return self._solve_unread(at, vector, working(vector), start)
+        right, length = _normalised(working(vector))
+        if length == 0.0:
             return zeros_like(vector)
-        # Solved for a right-hand side of length 1: squares of a small cotangent would underflow in float32.
-        right = tuple(torch._foreach_div(right, size))
-        length = norm(right).item()
-        torch._foreach_div_(right, length)
         product = working_product(self.operator(at), vector, self.damping)
         # A residual below the resolution of its own dtype is noise, and so is the curvature along it.
         target = max(self.tolerance, resolution(right))
@@ -78,7 +77,8 @@ class KrylovMethod(CurvatureMethod):
             solution = self.iterate(product, right, target)
         else:
             solution = self._correct(product, right, working(start), target)
-        return like(scale(solution, size * length), vector)
+        torch._foreach_mul_(solution, length)
+        return like(solution, vector)
 
     def _solve_unread(self, at: Linearization, vector: Tensors, right: Tensors, start: Tensors | None) -> Tensors:
         """:meth:`_solve` where no number can be read."""
@@ -116,3 +116,16 @@ class KrylovMethod(CurvatureMethod):
             return self.iterate(product, right, target)
         residual = add(right, image, -factor)
         return add(self.iterate(product, residual, target), start, factor)
+
+
+def _normalised(x: Tensors) -> tuple[Tensors, float]:
+    """x / norm(x) and norm(x); copies, unless the norm is zero."""
+    size, length = 1.0, norm(x).item()
+    smallest = torch.finfo(x[0].dtype).tiny ** 0.25
+    if not smallest < length < 1 / smallest:  # its square may have lost digits
+        size = torch.stack(torch._foreach_norm(x, float("inf"))).amax().item()
+        if size == 0.0:
+            return x, 0.0
+        x = tuple(torch._foreach_div(x, size))
+        length = norm(x).item()
+    return tuple(torch._foreach_div(x, length)), size * length

@@ -21,7 +21,7 @@ from .memory import forget_after
 from .precision import Product, like, working, working_product
 from .registry import register
 from .standalone import Level, apply_method
-from .tensors import Tensors, dot, scale
+from .tensors import Tensors, dot
 from .tracing import look
 
 if TYPE_CHECKING:
@@ -72,7 +72,8 @@ class Neumann(CurvatureMethod):
         total = tuple(t.clone() for t in right)
         if self.iterations:
             _add_terms(working_product(operator, vector), total, right, alpha, self.iterations)
-        return like(scale(total, alpha), vector)
+        torch._foreach_mul_(total, alpha)
+        return like(total, vector)
 
     def _step(self, at: Linearization, operator: Product, vector: Tensors) -> float:
         if not isinstance(self.alpha, str):

@@ -20,13 +20,14 @@ Product: TypeAlias = Callable[[Tensors], Tensors]
 
 def working(x: Sequence[torch.Tensor]) -> Tensors:
     """``x`` with one dtype for all its tensors; those that have it already are not copied."""
-    dtype = functools.reduce(torch.promote_types, (t.dtype for t in x), torch.float32)
-    return tuple(t.to(dtype) for t in x)
+    dtypes = {t.dtype for t in x}
+    dtype = functools.reduce(torch.promote_types, dtypes, torch.float32)
+    return tuple(x) if dtypes == {dtype} else tuple(t.to(dtype) for t in x)
 
 
 def like(x: Sequence[torch.Tensor], model: Sequence[torch.Tensor]) -> Tensors:
     """``x`` with the dtypes and devices of ``model``."""
-    return tuple(t.to(m) for t, m in zip(x, model, strict=True))
+    return tuple([t.to(m) for t, m in zip(x, model, strict=True)])
 
 
 def working_product(product: Product, model: Sequence[torch.Tensor], damping: float = 0.0) -> Product:

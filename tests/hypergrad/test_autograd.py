@@ -27,7 +27,7 @@ def _outputs(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("create_graph", [False, True])
 def test_gradients_of_a_scalar(points: tuple[Tensor, Tensor, Tensor], create_graph: bool) -> None:
-    x, y, unused = points
+    x, y, _ = points
     expected = torch.autograd.grad(_outputs(x, y)[0].square().sum(), (x, y))
     *found, none = scalar_gradients(_outputs(x, y)[0].square().sum(), points, create_graph=create_graph)
     assert none is None
@@ -37,7 +37,7 @@ def test_gradients_of_a_scalar(points: tuple[Tensor, Tensor, Tensor], create_gra
 
 @pytest.mark.parametrize("create_graph", [False, True])
 def test_products_with_vectors(points: tuple[Tensor, Tensor, Tensor], create_graph: bool) -> None:
-    x, y, unused = points
+    x, y, _ = points
     vectors = tuple(torch.ones_like(t) for t in _outputs(x, y))
     expected = torch.autograd.grad(_outputs(x, y), (x, y), vectors)
     outputs = _outputs(x, y)
