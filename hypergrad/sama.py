@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
+from .autograd import scalar_gradients
 from .checks import positive
 from .errors import ConfigError
 from .finite_difference import difference_product
@@ -20,10 +21,11 @@ from .linearization import Linearization, evaluate
 from .method import InverseMethod
 from .objective import Objective
 from .registry import register
-from .slopes import slopes
+from .slopes import slope_product
 from .standalone import Level, apply_method
 from .tensors import Tensors, filled, negative, zeros_like
-from .updates import group_options, update_rule
+from .update_rules import Options, ParameterState
+from .updates import UpdateRule, group_options, update_rule
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,32 +60,45 @@ class Sama(InverseMethod):
     def pull_back(self, at: Linearization, cotangent: Tensors) -> Tensors:
         # P depends on the inputs through the gradient. The difference is of partial derivatives, so it is taken with
         # respect to other aliases of the inputs than those.
-        apart = Linearization(at.objective, at.solution, at.inputs, differentiable=at.differentiable)
+        apart = Linearization(at.objective, at.solution, at.inputs, differentiable=True) if at.differentiable else at
         return negative(difference_product(apart, self.solve(at, cotangent), self.alpha))
 
     def solve(self, at: Linearization, vector: Tensors) -> Tensors:
         optimizer, parameters = _optimizer(at.objective, at.solution)
         rule = update_rule(optimizer, parameters)
         states = tuple(optimizer.state.get(p, {}) for p in parameters)
-        gradients = _gradient(at)
-        known = tuple(g for g in gradients if g is not None)
+        gradients, options = _gradient(at), group_options(optimizer)
+        product = None
+        if not at.differentiable:
+            product = slope_product(rule, at.solution, gradients, states, options, vector)
+        if product is None:
+            product = _update_product(rule, at, gradients, states, options, vector)
+        return product
+
+
+def _update_product(
+    rule: UpdateRule,
+    at: Linearization,
+    gradients: Sequence[Tensor | None],
+    states: Sequence[ParameterState],
+    options: Sequence[Options],
+    vector: Tensors,
+) -> Tensors:
+    """:func:`.slopes.slope_product` for any rule, by autograd."""
+    with torch.enable_grad():
+        aliases = tuple(
+            None if g is None else g.view_as(g) if g.requires_grad else g.detach().requires_grad_() for g in gradients
+        )
+        known = tuple(g for g in aliases if g is not None)
         if not known:
             return zeros_like(vector)
-        options = group_options(optimizer)
-        diagonal = None if at.differentiable else slopes(rule, at.solution, gradients, states, options)
-        if diagonal is not None:
-            slope = iter(diagonal)
-            return tuple(
-                torch.zeros_like(v) if g is None else v * -next(slope) for g, v in zip(gradients, vector, strict=True)
-            )
-        with torch.enable_grad():
-            updated, _ = rule(at.solution, gradients, states, options)
-            derivative = torch.autograd.grad(
-                updated, known, grad_outputs=vector, create_graph=at.differentiable, allow_unused=True
-            )
-        # Where the objective does not depend on a parameter, its optimizer leaves it alone.
-        each = iter(derivative)
-        return negative(filled([None if g is None else next(each) for g in gradients], vector))
+        updated, _ = rule(at.solution, aliases, states, options)
+        derivative = torch.autograd.grad(
+            updated, known, grad_outputs=vector, create_graph=at.differentiable, allow_unused=True
+        )
+    # Where the objective does not depend on a parameter, its optimizer leaves it alone.
+    each = iter(derivative)
+    return negative(filled([None if g is None else next(each) for g in gradients], vector))
 
 
 def _gradient(at: Linearization) -> tuple[Tensor | None, ...]:
@@ -91,11 +106,7 @@ def _gradient(at: Linearization) -> tuple[Tensor | None, ...]:
     loss = evaluate(at.objective, at.solution, at.inputs).loss
     if not loss.requires_grad:
         return (None,) * len(at.solution)
-    gradients = torch.autograd.grad(loss, at.solution, create_graph=at.differentiable, allow_unused=True)
-    with torch.enable_grad():
-        return tuple(
-            None if g is None else g.view_as(g) if g.requires_grad else g.detach().requires_grad_() for g in gradients
-        )
+    return scalar_gradients(loss, at.solution, create_graph=at.differentiable)
 
 
 def _optimizer(objective: Objective, solution: Tensors) -> tuple[torch.optim.Optimizer, Tensors]:
