@@ -29,13 +29,13 @@ def scalar_gradients(value: Tensor, wrt: Sequence[Tensor], *, create_graph: bool
         wrt: Tensors that require gradients, at least one.
         create_graph: Let the result be differentiated again.
     """
-    if value.dim() or is_tracing():  # what is kept below would outlive the recording
+    if _engine_run_backward is None or type(value) is not Tensor or value.dim() or is_tracing():
         return torch.autograd.grad(value, tuple(wrt), create_graph=create_graph, allow_unused=True)
     key = value.dtype, value.device
     one = _ones.get(key)
     if one is None:
         one = _ones[key] = torch.ones((), dtype=value.dtype, device=value.device)
-    return vector_products((value,), wrt, (one,), retain_graph=create_graph, create_graph=create_graph)
+    return _backward((value,), (one,), wrt, create_graph, create_graph)
 
 
 def vector_products(
@@ -65,13 +65,17 @@ def vector_products(
             create_graph=create_graph,
             allow_unused=True,
         )
+    return _backward(tuple(outputs), tuple(vectors), wrt, retain_graph, create_graph)
+
+
+def _backward(
+    outputs: tuple[Tensor, ...],
+    vectors: tuple[Tensor, ...],
+    wrt: Sequence[Tensor],
+    retain_graph: bool,
+    create_graph: bool,
+) -> tuple[Tensor | None, ...]:
     found: tuple[Tensor | None, ...] = _engine_run_backward(
-        tuple(outputs),
-        tuple(vectors),
-        retain_graph,
-        create_graph,
-        tuple(wrt),
-        allow_unreachable=True,
-        accumulate_grad=False,
+        outputs, vectors, retain_graph, create_graph, tuple(wrt), allow_unreachable=True, accumulate_grad=False
     )
     return found

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .checks import positive
-from .finite_difference import difference_product
+from .finite_difference import difference_pull_back
 from .linearization import Linearization
 from .method import InverseMethod
 from .registry import register
 from .standalone import Level, apply_method
-from .tensors import Tensors, negative
+from .tensors import Tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,7 +46,7 @@ class Darts(InverseMethod):
         positive("darts", "alpha", self.alpha)
 
     def pull_back(self, at: Linearization, cotangent: Tensors) -> Tensors:
-        return negative(difference_product(at, self.solve(at, cotangent), self.alpha))
+        return difference_pull_back(at, self.solve(at, cotangent), self.alpha)
 
     def solve(self, at: Linearization, vector: Tensors) -> Tensors:
         return vector

@@ -1,4 +1,4 @@
-"""The mixed product B v by a central difference of first-order gradients."""
+"""The pull back - B v, with B the mixed derivative, by a central difference of first-order gradients."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from .tensors import Tensors, norm, scale, subtract
 from .tracing import is_readable
 
 
-def difference_product(at: Linearization, vector: Tensors, radius: float) -> Tensors:
-    """[dF/dphi(theta + r v) - dF/dphi(theta - r v)] / 2r with r = radius / norm(v); zero where v is zero.
+def difference_pull_back(at: Linearization, vector: Tensors, radius: float) -> Tensors:
+    """- [dF/dphi(theta + r v) - dF/dphi(theta - r v)] / 2r with r = radius / norm(v); zero where v is zero.
 
     On a GPU the step stays a tensor, for reading it would make the host wait; so it does while a program is recorded.
     """
@@ -20,7 +20,7 @@ def difference_product(at: Linearization, vector: Tensors, radius: float) -> Ten
         step = _step(norm(vector), radius)
     forward, backward = at.input_gradient(vector, step), at.input_gradient(vector, -step)
     inverse = 0.5 / step if isinstance(step, torch.Tensor) or step else math.inf  # an infinite vector, a step of zero
-    return scale(subtract(forward, backward), inverse)
+    return scale(subtract(backward, forward), inverse)
 
 
 def _step(length: torch.Tensor, radius: float) -> float | torch.Tensor:

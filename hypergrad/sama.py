@@ -16,7 +16,7 @@ import torch
 from .autograd import scalar_gradients
 from .checks import positive
 from .errors import ConfigError
-from .finite_difference import difference_product
+from .finite_difference import difference_pull_back
 from .linearization import Linearization, evaluate
 from .method import InverseMethod
 from .objective import Objective
@@ -61,7 +61,7 @@ class Sama(InverseMethod):
         # P depends on the inputs through the gradient. The difference is of partial derivatives, so it is taken with
         # respect to other aliases of the inputs than those.
         apart = Linearization(at.objective, at.solution, at.inputs, differentiable=True) if at.differentiable else at
-        return negative(difference_product(apart, self.solve(at, cotangent), self.alpha))
+        return difference_pull_back(apart, self.solve(at, cotangent), self.alpha)
 
     def solve(self, at: Linearization, vector: Tensors) -> Tensors:
         optimizer, parameters = _optimizer(at.objective, at.solution)

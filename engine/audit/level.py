@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from ...hypergrad.finite_difference import difference_product
+from ...hypergrad.finite_difference import difference_pull_back
 from ...hypergrad.hierarchy import Hierarchy
 from ...hypergrad.lanczos import extreme_eigenvalues, random_direction
 from ...hypergrad.linearization import Linearization
-from ...hypergrad.tensors import norm, subtract, total_size
+from ...hypergrad.tensors import add, norm, total_size
 from .report import LevelReport
 
 
@@ -39,9 +39,9 @@ def asymmetry(at: Linearization) -> float:
     to the error of the difference (kinks of ReLU among it) unless the training step detaches part of its loss.
     """
     direction = random_direction(at.solution, seed=0)
-    differenced = difference_product(at, direction, radius=torch.finfo(direction[0].dtype).eps ** 0.5)
+    pulled = difference_pull_back(at, direction, radius=torch.finfo(direction[0].dtype).eps ** 0.5)
     product = at.mixed_product(direction)
-    size, difference = norm(product).item(), norm(subtract(product, differenced)).item()
+    size, difference = norm(product).item(), norm(add(product, pulled)).item()
     if size == 0.0:
         return 0.0 if difference == 0.0 else float("inf")
     return difference / size
