@@ -93,11 +93,10 @@ class Gradients:
                 "under no_grad, detached, or from another problem that is not its lower?"
             )
         gradients = scalar_gradients(loss, self._wrt[name])
-        direct = gradients[: len(own)]
-        cotangents = self._cotangents(read, gradients[len(own) :])
+        direct, swept = gradients[: len(own)], None
+        cotangents = self._cotangents(read, gradients[len(own) :]) if read else {}
         if stopwatch is not None:
             stopwatch.lap("backward")
-        swept = None
         if cotangents:
             swept = self.hierarchy.sweep(name, cotangents)
             if stopwatch is not None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, fields
+from time import perf_counter
 
 import torch
 
@@ -54,12 +54,12 @@ class Stopwatch:
     def __init__(self, times: Times, wait_for: torch.device | None = None) -> None:
         self._spent = vars(times)
         self._device = wait_for if wait_for is not None and wait_for.type != "cpu" else None
-        self._last = time.perf_counter()
+        self._last = perf_counter()
 
     def lap(self, part: str) -> None:
         """Everything since the last lap was this part."""
         if self._device is not None:
             torch.accelerator.synchronize(self._device)
-        now = time.perf_counter()
+        now = perf_counter()
         self._spent[part] += now - self._last
         self._last = now

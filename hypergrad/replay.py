@@ -19,15 +19,17 @@ class RandomState:
             engine asks for it only where it saw a problem draw from them.
     """
 
+    __slots__ = ("_device", "_host", "_on_device", "_torch")
+
     def __init__(self, device: torch.device, *, host: bool) -> None:
         self._device = device if device.type != "cpu" else None
-        self._torch = torch.get_rng_state()
+        self._torch = torch.default_generator.get_state()  # what torch.get_rng_state() calls
         self._on_device = _device_state(device) if self._device is not None else None
         self._host = (_numpy_state(), random.getstate()) if host else None
 
     def restore(self) -> None:
         """Put every generator that was read back to where it was."""
-        torch.set_rng_state(self._torch)
+        torch.default_generator.set_state(self._torch)
         if self._on_device is not None and self._device is not None:
             _set_device_state(self._on_device, self._device)
         if self._host is not None:
@@ -38,7 +40,7 @@ class RandomState:
 
     def is_current(self) -> bool:
         """Whether no generator that was read has moved since."""
-        if not torch.equal(self._torch, torch.get_rng_state()) or self.host_moved():
+        if not torch.equal(self._torch, torch.default_generator.get_state()) or self.host_moved():
             return False
         if self._on_device is None or self._device is None:
             return True

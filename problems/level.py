@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .problem import Problem
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+FULL_PRECISION = nullcontext()
 
 
 class ProblemLevel:
@@ -199,7 +200,7 @@ class ProblemLevel:
         """
         kind = self._problem.config.precision
         if kind == "fp32" or (evaluating and kind == "fp16"):
-            return nullcontext()
+            return FULL_PRECISION
         # No cache of casts: one made while gradients are off would cut the graph of an evaluation inside another.
         return torch.autocast(self.device.type, PRECISIONS[kind], cache_enabled=False)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..hypergrad.replay import RandomState
 from ..hypergrad.tensors import Tensors
@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from .inner_loop import InnerLoop
 
 
-@dataclass(frozen=True)
-class Moment:
+class Moment(NamedTuple):
     """A training evaluation of one problem.
 
     Attributes:
@@ -28,6 +27,6 @@ class Moment:
 
     batch: Any
     random: RandomState
-    values: Mapping[str, Tensors] = field(default_factory=dict)
-    members: Mapping[str, Moment] = field(default_factory=dict)
+    values: Mapping[str, Tensors] = MappingProxyType({})
+    members: Mapping[str, Moment] = MappingProxyType({})
     loop: InnerLoop | None = None

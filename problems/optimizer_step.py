@@ -23,11 +23,13 @@ def direct_step(optimizer: Optimizer) -> Callable[[], Any]:
     if type(optimizer) not in PLAIN or bare is type(optimizer).step or optimizer.defaults.get("differentiable"):
         return lambda: optimizer.step()  # looked up each time: a scheduler may wrap it later
 
+    without_gradients = torch.no_grad()
+
     def step() -> None:
         if _is_watched(optimizer):
             optimizer.step()
             return
-        with torch.no_grad():
+        with without_gradients:
             bare(optimizer)
 
     return step

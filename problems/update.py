@@ -52,6 +52,7 @@ class Update:
         self.scheduling = Scheduling(problem.name, problem.scheduler, config.scheduler_metric)
         # Autograd hands out one tensor for two parameters, or an expanded scalar: not to be written to in place.
         self._copies = bool(self._clipping) or problem.edits_gradients or self.scaler is not None
+        self._takes_gradients_as_they_are = self._size == 1 and not self._copies
         self.batches = 0
         self.steps = 0
         self.skipped = 0
@@ -94,6 +95,10 @@ class Update:
         return stepped
 
     def _accumulate(self, gradients: Gradients) -> None:
+        if self._takes_gradients_as_they_are:
+            for parameter, gradient in zip(self._parameters, gradients, strict=True):
+                parameter.grad = gradient
+            return
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
             share = self._share(gradient) if gradient is not None else None
             if self.batches == 0 or parameter.grad is None:
