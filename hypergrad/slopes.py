@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .tensors import Tensors, add, filled, negative, scale, zeros_like
-from .update_rules import Options, ParameterRule, ParameterState, adam, adamw, scalar, sgd
+from .update_rules import Options, ParameterRule, ParameterState, adam, adamw, exponent, scalar, sgd
 from .updates import UpdateRule
 
 SlopeProduct: TypeAlias = Callable[[Tensors, Tensors, Sequence[ParameterState], Options, Tensors], "Tensors | None"]
@@ -64,8 +64,7 @@ def _stage(state: ParameterState) -> Hashable:
 
 def _steps(state: ParameterState) -> float | Tensor:
     step = state.get("step", 0.0)
-    # A number where that is free. Reading one from a device would wait for it.
-    return step.item() if isinstance(step, Tensor) and step.device.type == "cpu" else step
+    return exponent(step) if isinstance(step, Tensor) else step
 
 
 def sgd_product(
@@ -99,7 +98,9 @@ def adam_product(
     square = torch._foreach_mul(_moments(states, "exp_avg_sq", parameters), beta2)
     torch._foreach_addcmul_(square, gradients, gradients, value=1 - beta2)
     torch._foreach_sqrt_(square)
-    denominator = torch._foreach_add(square, correction * options["eps"])
+    floor = correction * options["eps"]
+    # Where it is a tensor, the fused form would read it.
+    denominator = [s + floor for s in square] if isinstance(floor, Tensor) else torch._foreach_add(square, floor)
     torch._foreach_clamp_min_(square, _smallest_root(square[0].dtype))  # as safe_sqrt: its derivative at zero is zero
     torch._foreach_mul_(square, denominator)
     torch._foreach_mul_(mean, gradients)

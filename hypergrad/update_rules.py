@@ -118,8 +118,12 @@ def with_weight_decay(parameter: Tensor, gradient: Tensor, options: Options) -> 
 def counted(state: ParameterState) -> tuple[float | Tensor, Tensor]:
     """The number of this step, to compute with and to keep."""
     step = state["step"] + 1 if "step" in state else torch.ones(())
-    # A number where that is free: a power of it keeps full precision. Reading one from a device would wait for it.
-    return (step.item() if is_readable(step) else step.to(torch.float64) if is_tracing() else step), step
+    return exponent(step), step
+
+
+def exponent(step: Tensor) -> float | Tensor:
+    """A count of steps to raise a decay rate to, so precise that the power is: a number where reading it is free."""
+    return step.item() if is_readable(step) else step.to(torch.float64) if is_tracing() else step
 
 
 def _moment(state: ParameterState, key: str, parameter: Tensor) -> Tensor:

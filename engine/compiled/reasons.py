@@ -9,7 +9,8 @@ import torch
 
 from ...hypergrad.errors import TracingError
 
-TORCH = Path(torch.__file__).parent
+NOT_TO_BLAME = (Path(torch.__file__).parent, Path(__file__).parent)
+"""Where code runs that is only in between."""
 
 
 def reason_of(error: BaseException) -> TracingError:
@@ -40,5 +41,6 @@ def _where(error: BaseException) -> str:
     """The line it happened at, the last that is not torch's; in code that torch only followed, what it says."""
     followed = getattr(error, "real_stack", None)
     frames = [*traceback.extract_tb(error.__traceback__), *(followed or ())]
-    own = [frame for frame in frames if TORCH not in Path(frame.filename).parents and "<" not in frame.filename]
+    own = [frame for frame in frames if not set(NOT_TO_BLAME) & set(Path(frame.filename).parents)]
+    own = [frame for frame in own if "<" not in frame.filename]
     return f"at {Path(own[-1].filename).name}:{own[-1].lineno}, " if own else ""

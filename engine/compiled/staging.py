@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -74,7 +73,7 @@ class Stage:
                 place[key] = copies[i]
             for name, moment in self._moments.items():
                 batch = _with_leaves(moment.batch, {i: given[k] for i, k in self._batches[name].items()})
-                levels[name].moment = dataclasses.replace(moment, batch=batch)
+                levels[name].moment = moment._replace(batch=batch)
                 memory = _with_leaves(levels[name].memory, {i: given[k] for i, k in self._memories[name].items()})
                 levels[name].memory, self._former[name] = dict(memory), memory
             for optimizer in self._optimizers:
