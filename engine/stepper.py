@@ -169,9 +169,12 @@ class Stepper:
             return None
 
     def _compiling(self) -> dict[str, CompiledStep]:
-        from .compiled import CompiledStep
+        from .compiled import CompiledStep, CompiledUpdate
 
         problems = self._engine.problems
+        for problem in problems.values():
+            update = problem.level.update
+            update.optimizer_step = CompiledUpdate(problem, update.optimizer_step)
         return {n: CompiledStep(n, problems, self._gradients, partial(self._time_left, n)) for n in problems}
 
     def _time_left(self, name: str) -> float:

@@ -26,21 +26,35 @@ def direct_step(optimizer: Optimizer) -> Callable[[], Any]:
     without_gradients = torch.no_grad()
 
     def step() -> None:
-        if _is_watched(optimizer):
+        if is_watched(optimizer):
             optimizer.step()
             return
+        tell_scheduler(optimizer)
         with without_gradients:
             bare(optimizer)
 
     return step
 
 
-def _is_watched(optimizer: Optimizer) -> bool:
+def is_watched(optimizer: Optimizer) -> bool:
+    """Whether anything but a scheduler may want to know of an optimizer's steps, or took their place."""
+    own = vars(optimizer).get("step")
+    if own is not None and not _is_the_schedulers(own, optimizer):
+        return True  # a scaler or a user put it there
     return bool(
-        "step" in vars(optimizer)  # a scheduler, a scaler or a user put another one there
-        or optimizer._optimizer_step_pre_hooks
+        optimizer._optimizer_step_pre_hooks
         or optimizer._optimizer_step_post_hooks
         or torch_optimizer._global_optimizer_pre_hooks
         or torch_optimizer._global_optimizer_post_hooks
         or torch.autograd.profiler._is_profiler_enabled
     )
+
+
+def tell_scheduler(optimizer: Optimizer) -> None:
+    """Note that the optimizer steps, which is all that the step that a scheduler gives it does besides."""
+    optimizer._opt_called = True  # type: ignore[attr-defined]
+
+
+def _is_the_schedulers(step: Any, optimizer: Optimizer) -> bool:
+    counts = getattr(step, "_wrapped_by_lr_sched", False)
+    return counts and getattr(step, "__wrapped__", None) is type(optimizer).step

@@ -36,6 +36,7 @@ class Update:
         batches: Batches accumulated since the last optimizer step.
         steps: Optimizer steps taken.
         skipped: Optimizer steps left out because a scaled gradient overflowed (``precision="fp16"``).
+        optimizer_step: Steps the optimizer.
         scaler: Scales losses under ``precision="fp16"``; ``None`` otherwise.
     """
 
@@ -47,7 +48,7 @@ class Update:
         self._size = config.gradient_accumulation
         self._clipping = Clipping(config.gradient_clipping, config.gradient_clipping_by)
         self._needs_closure = _needs_closure(problem.optimizer)
-        self._optimizer_step = direct_step(problem.optimizer)
+        self.optimizer_step = direct_step(problem.optimizer)
         self.scaler = loss_scaler(problem.name, config.precision, parameters, closure=self._needs_closure)
         self.scheduling = Scheduling(problem.name, problem.scheduler, config.scheduler_metric)
         # Autograd hands out one tensor for two parameters, or an expanded scalar: not to be written to in place.
@@ -120,7 +121,7 @@ class Update:
         if self.scaler is not None:
             return self._step_unless_overflown(self.scaler)
         if not self._needs_closure:
-            self._optimizer_step()
+            self.optimizer_step()
             return True
 
         def closure() -> Tensor:

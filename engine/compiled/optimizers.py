@@ -30,7 +30,7 @@ class OptimizerPlaces:
             {key: add(value, _state(self._optimizer, p, key)) for key, value in _tensors(self._optimizer, p).items()}
             for p in self._parameters
         ]
-        self._rates = [add(_rate(group), _rate_of(group)) for group in self._optimizer.param_groups]
+        self._rates = [add(rate(group), _rate_source(group)) for group in self._optimizer.param_groups]
 
     def take(self, given: Sequence[Tensor]) -> None:
         """Let the problem have an optimizer that holds its parameters of now, with other tensors as its state."""
@@ -55,9 +55,15 @@ class OptimizerPlaces:
 
 def settings(optimizer: Optimizer) -> Hashable:
     """All that a program takes for granted of an optimizer: options but for the learning rates, and what it keeps."""
-    options = (tuple((k, repr(v)) for k, v in g.items() if k not in ("params", "lr")) for g in optimizer.param_groups)
-    kept = (tuple(optimizer.state.get(p, ())) for group in optimizer.param_groups for p in group["params"])
-    return (*options, *kept)
+    found: list[Hashable] = []
+    for group in optimizer.param_groups:
+        found += [_hashable(value) for key, value in group.items() if key not in ("params", "lr")]
+        found += [tuple(optimizer.state.get(p, ())) for p in group["params"]]
+    return tuple(found)
+
+
+def _hashable(value: Any) -> Hashable:
+    return value if value is None or isinstance(value, (bool, float, int, str, tuple)) else repr(value)
 
 
 def _tensors(optimizer: Optimizer, parameter: Tensor) -> dict[str, Tensor]:
@@ -68,10 +74,11 @@ def _state(optimizer: Optimizer, parameter: Tensor, key: str) -> Source:
     return lambda reading: optimizer.state[parameter][key]
 
 
-def _rate_of(group: dict[str, Any]) -> Source:
-    return lambda reading: _rate(group)
+def _rate_source(group: dict[str, Any]) -> Source:
+    return lambda reading: rate(group)
 
 
-def _rate(group: dict[str, Any]) -> Tensor:
-    rate = group["lr"]
-    return rate if isinstance(rate, Tensor) else torch.tensor(rate, dtype=torch.float64)
+def rate(group: dict[str, Any]) -> Tensor:
+    """The learning rate of a group as a tensor."""
+    value = group["lr"]
+    return value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)

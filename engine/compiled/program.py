@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import time
-import warnings
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import torch
-from torch import Tensor
 
-from ...hypergrad.errors import TracingError
 from ...problems.moment import Moment
 from ...problems.problem import Problem
 from .draws import Dice
+from .lowering import compiled
 from .outcome import Result
 from .reads import Reading
-from .reasons import reason_of
 from .recording import Recording
 
 
@@ -37,7 +33,7 @@ class Program:
 
     def __init__(self, recording: Recording, problem: Problem, problems: Mapping[str, Problem]) -> None:
         begun = time.perf_counter()
-        self._function = _compiled(recording.graph, recording.examples)
+        self._function = compiled(recording.graph, recording.examples)
         self.seconds = time.perf_counter() - begun
         self._sources = recording.sources
         self._dice = Dice(recording.draws, problem)
@@ -60,17 +56,3 @@ class Program:
         for who, number in outcome.looks:
             who(outputs[number].tolist())
         return outcome.result(outputs)
-
-
-def _compiled(graph: torch.fx.GraphModule, examples: Sequence[Tensor]) -> Callable[..., Sequence[Tensor]]:
-    try:
-        from torch._inductor import standalone_compile
-    except ImportError as error:
-        raise TracingError(f"torch {torch.__version__} is too old for it; 2.8 and later can compile") from error
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            function: Any = standalone_compile(graph, list(examples), dynamic_shapes="from_example_inputs")
-    except Exception as error:
-        raise reason_of(error) from error
-    return function

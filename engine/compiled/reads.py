@@ -8,7 +8,7 @@ through the code, met so far, the steps take now, and hands over the tensors tha
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import FunctionType
 from typing import Any, NamedTuple, TypeAlias
 
@@ -49,6 +49,7 @@ class Reads:
     def __init__(self, problems: Sequence[Problem]) -> None:
         self._problems = list(problems)
         self._ways = 0
+        self._static = False
         self._reading: Reading | None = None
         # The code is a copy of its own: the ways through it are counted per code.
         name = "_".join(("steps", *(problem.name for problem in problems)))
@@ -71,18 +72,26 @@ class Reads:
         return self._reading
 
     def _follow_once(self, batches: list[Any]) -> None:
-        try:
-            self._follow(self._problems, batches)
-        except Exception as error:
-            if not any(isinstance(cause, _SymbolicError) for cause in chain(error)):
-                raise
-            # As torch.compile(dynamic=False), which sets this at each call, for 5 us.
-            with torch._dynamo.config.patch(automatic_dynamic_shapes=False, assume_static_by_default=True):
+        if self._ways:
+            try:
                 self._follow(self._problems, batches)
+                return
+            except Exception as error:
+                if not any(isinstance(cause, _NewWayError) for cause in chain(error)):
+                    raise
+        # A number or a size that was another before is not left open: programs are for numbers that are known.
+        with torch._dynamo.config.patch(
+            automatic_dynamic_shapes=False, assume_static_by_default=True, specialize_float=True
+        ):
+            self._static = True
+            try:
+                self._follow(self._problems, batches)
+            finally:
+                self._static = False
 
     def _take_note(self, graph: torch.fx.GraphModule, examples: list[Tensor]) -> Callable[..., tuple[()]]:
-        if any(_is_symbolic(example) for example in examples):
-            raise _SymbolicError
+        if not self._static:
+            raise _NewWayError
         changed = _changed(graph)
         if changed:
             raise TracingError(f"training_step changes {changed}, which a compiled step would not")
@@ -101,19 +110,23 @@ class Reads:
         return note
 
 
-class _SymbolicError(Exception):
-    """A number or a size that was another before is left open, and programs are for numbers that are known."""
-
-
-def _is_symbolic(example: Any) -> bool:
-    if not isinstance(example, Tensor):
-        return True
-    return any(isinstance(number, torch.SymInt) for number in (*example.shape, *example.stride()))
+class _NewWayError(Exception):
+    """A way that was not met before, to be followed with the settings for that, which take 5 us to make."""
 
 
 def _steps(problems: list[Problem], batches: list[Any]) -> None:
     for problem, batch in zip(problems, batches, strict=True):
-        problem.training_step(batch)
+        _use(problem.training_step(batch))
+
+
+def _use(result: Any) -> None:
+    """What a training step only hands on, such as a metric, is not followed; where something is done with it, it is."""
+    if isinstance(result, Mapping):
+        for value in result.values():
+            if isinstance(value, Tensor):
+                value.detach()
+            elif value == 0:
+                continue
 
 
 def _changed(graph: torch.fx.GraphModule) -> str:

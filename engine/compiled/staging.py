@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 from ...problems.level import ProblemLevel
 from ...problems.moment import Moment
 from ...problems.problem import Problem
+from .lowering import laid_out
 from .optimizers import OptimizerPlaces
 from .outcome import Place
 from .reads import Reading, Source
@@ -126,7 +127,7 @@ class Stage:
     def _find_memory(self, level: ProblemLevel) -> dict[int, int]:
         leaves, _ = pytree.tree_flatten_with_path(level.memory)
         return {
-            i: self._add(leaf, _remembered(level, path))
+            i: self._add(leaf, _remembered(level, path, leaf))
             for i, (path, leaf) in enumerate(leaves)
             if isinstance(leaf, Tensor)
         }
@@ -176,5 +177,5 @@ def _read(index: int) -> Source:
     return lambda reading: reading.tensors[index]
 
 
-def _remembered(level: ProblemLevel, path: Any) -> Source:
-    return lambda reading: pytree.key_get(level.memory, path)
+def _remembered(level: ProblemLevel, path: Any, like: Tensor) -> Source:
+    return lambda reading: laid_out(pytree.key_get(level.memory, path), like)

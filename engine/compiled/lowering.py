@@ -1,0 +1,41 @@
+"""Graphs of tensor operations become compiled functions."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, fx
+
+from ...hypergrad.errors import TracingError
+from .reasons import reason_of
+
+Function: TypeAlias = Callable[..., Sequence[Tensor]]
+
+
+def compiled(graph: fx.GraphModule, examples: Sequence[Tensor]) -> Function:
+    """Compile a graph for inputs like the examples; what it compiled before in any process, it finds on disk.
+
+    Raises:
+        TracingError: It cannot be compiled.
+    """
+    try:
+        from torch._inductor import standalone_compile
+    except ImportError as error:
+        raise TracingError(f"torch {torch.__version__} is too old for it; 2.8 and later can compile") from error
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            function: Any = standalone_compile(graph, list(examples), dynamic_shapes="from_example_inputs")
+    except Exception as error:
+        raise reason_of(error) from error
+    return function
+
+
+def laid_out(tensor: Tensor, like: Tensor) -> Tensor:
+    """The tensor with the strides that a function was compiled for."""
+    if tensor.stride() == like.stride():
+        return tensor
+    return torch.empty_strided(like.shape, like.stride(), dtype=tensor.dtype, device=tensor.device).copy_(tensor)

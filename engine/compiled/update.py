@@ -1,0 +1,102 @@
+"""An optimizer's step as one compiled pass over parameters, gradients and state."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd.graph import increment_version
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.optim import Adagrad, Adam, AdamW, RMSprop
+
+from ...hypergrad.errors import CompileWarning, TracingError
+from ...hypergrad.tracing import tracing
+from ...hypergrad.updates import group_options, update_rule
+from ...problems.optimizer_step import is_watched, tell_scheduler
+from ...problems.problem import Problem
+from .lowering import Function, compiled, laid_out
+from .optimizers import rate, settings
+
+WORTH_IT = (Adam, AdamW, RMSprop, Adagrad)
+"""Those that go over the parameters many times. Gradient descent, which does so once, gains nothing."""
+
+
+class CompiledUpdate:
+    """Steps a problem's optimizer.
+
+    Args:
+        problem: The problem.
+        eager: Steps it otherwise: for the first time, and where something watches it or some gradient is missing.
+    """
+
+    def __init__(self, problem: Problem, eager: Callable[[], Any]) -> None:
+        self._name = problem.name
+        self._optimizer: Any = problem.optimizer
+        self._parameters = problem.level.parameters
+        self._eager = eager
+        held = [p for group in self._optimizer.param_groups for p in group["params"]]
+        same = {id(p) for p in held} == {id(p) for p in self._parameters}
+        self._fits = type(self._optimizer) in WORTH_IT and same
+        self._function: Function | None = None
+        self._settings: Hashable = None
+
+    def __call__(self) -> None:
+        """Take a step."""
+        gradients = [p.grad for p in self._parameters]
+        if not self._fits or is_watched(self._optimizer) or any(g is None or g.is_sparse for g in gradients):
+            self._eager()
+            return
+        if self._function is None or self._settings != settings(self._optimizer):
+            self._prepare()
+        if self._function is None:
+            self._eager()
+            return
+        tell_scheduler(self._optimizer)
+        with torch.no_grad():
+            self._function(*self._inputs())
+        increment_version(self._parameters)
+
+    def _prepare(self) -> None:
+        self._function = None
+        if any(not self._optimizer.state.get(p) for p in self._parameters):
+            return  # what it will keep is not there before its first step
+        self._settings = settings(self._optimizer)
+        try:
+            self._function = self._compiled()
+        except TracingError as error:
+            self._fits = False
+            message = f"the optimizer of '{self._name}' is not compiled and steps eagerly: {error}"
+            warnings.warn(message, CompileWarning, stacklevel=2)
+
+    def _inputs(self) -> list[Tensor]:
+        gradients = [laid_out(p.grad, p) for p in self._parameters if p.grad is not None]
+        state = [v for p in self._parameters for v in self._optimizer.state[p].values() if isinstance(v, Tensor)]
+        return [*self._parameters, *gradients, *state, *(rate(group) for group in self._optimizer.param_groups)]
+
+    def _compiled(self) -> Function:
+        rule, options = update_rule(self._optimizer, self._parameters), group_options(self._optimizer)
+        states, size = [self._optimizer.state[p] for p in self._parameters], len(self._parameters)
+
+        def step(*given: Tensor) -> list[Tensor]:
+            rest = iter(given[2 * size :])
+            own = [{k: next(rest) if isinstance(v, Tensor) else v for k, v in state.items()} for state in states]
+            groups = [{**group, "lr": next(rest)} for group in options]
+            with tracing():
+                new, news = rule(given[:size], given[size : 2 * size], own, groups)
+            for before, after in zip(given, new, strict=False):
+                before.copy_(after)
+            for kept, changed in zip(own, news, strict=True):
+                for key, value in kept.items():
+                    if isinstance(value, Tensor) and changed[key] is not value:
+                        value.copy_(changed[key])
+            return []
+
+        mode = FakeTensorMode()
+        examples = [mode.from_tensor(t.detach()) for t in self._inputs()]
+        with mode, torch.no_grad():
+            graph = make_fx(step, tracing_mode="real")(*examples)
+        return compiled(graph, examples)
