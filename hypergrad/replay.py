@@ -52,6 +52,10 @@ class RandomState:
             return False
         return self._host[1] != random.getstate() or _differ(self._host[0], _numpy_state())
 
+    def forget_host(self) -> None:
+        """Leave numpy's and Python's generators alone from now on."""
+        self._host = None
+
     def state_dict(self) -> dict[str, Any]:
         """The states as tensors, numbers and tuples."""
         numpy_state, python_state = self._host if self._host is not None else (None, None)

@@ -115,6 +115,8 @@ class ProblemLevel:
             result = self._problem.training_step(moment.batch)
         if self.host_random is None:
             self.host_random = moment.random.host_moved()
+            if not self.host_random:  # looking back at this moment must not move them either
+                moment.random.forget_host()
         evaluation, metrics = self._read(result, choices)
         return self._scoring.own_gradient(evaluation, choices, rewarded="reward" in metrics), metrics
 
