@@ -18,7 +18,7 @@ from .krylov import KrylovMethod
 from .precision import Product
 from .registry import register
 from .standalone import Level, apply_method
-from .tensors import Tensors, add, dot, scale, zeros_like
+from .tensors import Tensors, add, dot, inner, scale, zeros_like
 from .tracing import look
 
 if TYPE_CHECKING:
@@ -54,12 +54,12 @@ class CG(KrylovMethod):
         solution = zeros_like(right)
         residual = scale(right, self.alpha)
         direction = tuple(t.clone() for t in residual)
-        squared = dot(residual, residual).item()
+        squared = inner(residual, residual)
         for iteration in range(self.iterations):
             if squared <= (self.alpha * target) ** 2:
                 break
             image = product(direction)
-            curvature = self.alpha * dot(direction, image).item()
+            curvature = self.alpha * inner(direction, image)
             if curvature <= 0:
                 # Going on would walk away from the solution. The first direction is v itself, the identity's answer
                 # (Nocedal & Wright 2006, algorithm 7.1).
@@ -68,7 +68,7 @@ class CG(KrylovMethod):
             step = squared / curvature
             torch._foreach_add_(solution, direction, alpha=step)
             torch._foreach_add_(residual, image, alpha=-step * self.alpha)
-            previous, squared = squared, dot(residual, residual).item()
+            previous, squared = squared, inner(residual, residual)
             torch._foreach_mul_(direction, squared / previous)
             torch._foreach_add_(direction, residual)
         return solution

@@ -17,7 +17,7 @@ from .errors import ConfigError, TracingError
 from .linearization import Linearization
 from .memory import recall
 from .precision import Product, like, resolution, working, working_product
-from .tensors import Tensors, add, dot, negative, norm, scale, zeros_like
+from .tensors import Tensors, add, dot, length, negative, norm, scale, zeros_like
 from .tracing import is_tracing
 
 
@@ -67,8 +67,8 @@ class KrylovMethod(CurvatureMethod):
     def _solve(self, at: Linearization, vector: Tensors, start: Tensors | None) -> Tensors:
         if is_tracing():
             return self._solve_unread(at, vector, working(vector), start)
-        right, length = _normalised(working(vector))
-        if length == 0.0:
+        right, size = _normalised(working(vector))
+        if size == 0.0:
             return zeros_like(vector)
         product = working_product(self.operator(at), vector, self.damping)
         # A residual below the resolution of its own dtype is noise, and so is the curvature along it.
@@ -77,15 +77,15 @@ class KrylovMethod(CurvatureMethod):
             solution = self.iterate(product, right, target)
         else:
             solution = self._correct(product, right, working(start), target)
-        torch._foreach_mul_(solution, length)
+        torch._foreach_mul_(solution, size)
         return like(solution, vector)
 
     def _solve_unread(self, at: Linearization, vector: Tensors, right: Tensors, start: Tensors | None) -> Tensors:
         """:meth:`_solve` where no number can be read."""
         size = torch.stack(torch._foreach_norm(right, float("inf"))).amax()
         right = scale(right, 1 / torch.where(size == 0, torch.ones_like(size), size))
-        length = norm(right)
-        right = scale(right, 1 / torch.where(length == 0, torch.ones_like(length), length))
+        remaining = norm(right)
+        right = scale(right, 1 / torch.where(remaining == 0, torch.ones_like(remaining), remaining))
         product = working_product(self.operator(at), vector, self.damping)
         target = max(self.tolerance, resolution(right))
         if start is None:
@@ -97,7 +97,7 @@ class KrylovMethod(CurvatureMethod):
             factor = torch.where(factor.isfinite(), factor, torch.zeros_like(factor))
             residual = add(right, image, -factor)
             solution = add(self.iterate_unread(product, residual, target), start, factor)
-        return like(scale(solution, size * length), vector)
+        return like(scale(solution, size * remaining), vector)
 
     def iterate_unread(self, product: Product, right: Tensors, target: float) -> Tensors:
         """:meth:`iterate` where no number can be read: what would end it early leaves its result as it is instead.
@@ -120,12 +120,12 @@ class KrylovMethod(CurvatureMethod):
 
 def _normalised(x: Tensors) -> tuple[Tensors, float]:
     """x / norm(x) and norm(x); copies, unless the norm is zero."""
-    size, length = 1.0, norm(x).item()
+    size, remaining = 1.0, length(x)
     smallest = torch.finfo(x[0].dtype).tiny ** 0.25
-    if not smallest < length < 1 / smallest:  # its square may have lost digits
+    if not smallest < remaining < 1 / smallest:  # its square may have lost digits
         size = torch.stack(torch._foreach_norm(x, float("inf"))).amax().item()
         if size == 0.0:
             return x, 0.0
         x = tuple(torch._foreach_div(x, size))
-        length = norm(x).item()
-    return tuple(torch._foreach_div(x, length)), size * length
+        remaining = length(x)
+    return tuple(torch._foreach_div(x, remaining)), size * remaining

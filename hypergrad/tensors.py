@@ -6,6 +6,7 @@ flattened into one long vector: that would copy every parameter.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
@@ -46,6 +47,21 @@ def dot(x: Sequence[Tensor], y: Sequence[Tensor]) -> Tensor:
 def norm(x: Sequence[Tensor]) -> Tensor:
     """Euclidean norm of all entries together, a 0-dimensional tensor."""
     return torch.linalg.vector_norm(torch.stack(list(torch._foreach_norm(tuple(x)))))
+
+
+def inner(x: Sequence[Tensor], y: Sequence[Tensor]) -> float:
+    """:func:`dot` as a number, which makes the host wait for a GPU."""
+    if x[0].device.type != "cpu":
+        return dot(x, y).item()
+    # Where reading a number costs nothing, adding tensors costs more.
+    return sum([torch.dot(a.reshape(-1), b.reshape(-1)).item() for a, b in zip(x, y, strict=True)])
+
+
+def length(x: Sequence[Tensor]) -> float:
+    """:func:`norm` as a number, which makes the host wait for a GPU."""
+    if x[0].device.type != "cpu":
+        return norm(x).item()
+    return math.hypot(*[n.item() for n in torch._foreach_norm(tuple(x))])
 
 
 def zeros_like(x: Iterable[Tensor]) -> Tensors:
