@@ -47,6 +47,7 @@ class ProblemLevel:
 
     Attributes:
         parameters: The trainable parameters.
+        method: How the best response is differentiated.
         device: Where the first of them is.
         batches: The training data.
         update: The optimizer step.
@@ -62,22 +63,18 @@ class ProblemLevel:
         self._problem = problem
         self.name = problem.name
         self.parameters: Tensors = assemble(problem, device)
+        self.method: Method = problem.method
         self.device = self.parameters[0].device
         self.batches = Batches(problem.name, problem.train_data_loader, problem.epoch_callback)
         self.moment: Moment | None = None
         self.memory: dict[str, Any] = {}
-        self.loop = InnerLoop(problem, self.parameters) if problem.method.needs_tape else None
+        self.loop = InnerLoop(problem, self.parameters) if self.method.needs_tape else None
         self.update = Update(problem, self.parameters, self.loop)
         self.hierarchy: Hierarchy | None = None
         self._scoring = Scoring(problem)
         self.slots = Slots(problem.name, problem.module, self.parameters)
         self.host_random: bool | None = None
         self.ahead = Ahead()
-
-    @property
-    def method(self) -> Method:
-        """How the best response is differentiated."""
-        return self._problem.method
 
     @property
     def is_leaf(self) -> bool:
