@@ -95,16 +95,15 @@ def adam_product(
     count = _steps(states[0]) + 1
     correction = (1 - beta2**count) ** 0.5
     mean = torch._foreach_lerp(_moments(states, "exp_avg", parameters), gradients, 1 - beta1)
-    square = torch._foreach_mul(_moments(states, "exp_avg_sq", parameters), beta2)
-    torch._foreach_addcmul_(square, gradients, gradients, value=1 - beta2)
-    torch._foreach_sqrt_(square)
-    floor = correction * options["eps"]
-    # Where it is a tensor, the fused form would read it.
-    denominator = [s + floor for s in square] if isinstance(floor, Tensor) else torch._foreach_add(square, floor)
-    torch._foreach_clamp_min_(square, _smallest_root(square[0].dtype))  # as safe_sqrt: its derivative at zero is zero
-    torch._foreach_mul_(square, denominator)
+    root = torch._foreach_mul(_moments(states, "exp_avg_sq", parameters), beta2)
+    torch._foreach_addcmul_(root, gradients, gradients, value=1 - beta2)
+    torch._foreach_sqrt_(root)
+    torch._foreach_clamp_min_(root, _smallest_root(root[0].dtype))  # as safe_sqrt: its derivative at zero is zero
     torch._foreach_mul_(mean, gradients)
-    torch._foreach_div_(mean, square)
+    torch._foreach_div_(mean, root)
+    denominator = root  # in the same memory
+    _add_(denominator, correction * options["eps"])
+    torch._foreach_div_(mean, denominator)
     torch._foreach_sub_(mean, (1 - beta1) / (1 - beta2))
     torch._foreach_div_(mean, denominator)
     torch._foreach_mul_(mean, vector)
@@ -121,6 +120,14 @@ def _adamw_product(
 
 def _moments(states: Sequence[ParameterState], key: str, parameters: Tensors) -> Tensors:
     return tuple(state[key] for state in states) if key in states[0] else zeros_like(parameters)
+
+
+def _add_(tensors: Sequence[Tensor], number: float | Tensor) -> None:
+    if not isinstance(number, Tensor):
+        torch._foreach_add_(tuple(tensors), number)
+        return
+    for tensor in tensors:  # the fused form would read it
+        tensor.add_(number)
 
 
 def _smallest_root(dtype: torch.dtype) -> float:
