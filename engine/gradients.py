@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from torch import Tensor
@@ -17,6 +17,8 @@ from ..problems.level import ProblemLevel
 from .graph import Graph
 from .relations import Relations
 from .times import Stopwatch
+
+Differentiate = Callable[[Tensor, Tensors], tuple[Tensor | None, ...]]
 
 
 class LevelGradients(NamedTuple):
@@ -75,13 +77,20 @@ class Gradients:
         new._wrt = new._parameters()
         return new
 
-    def total(self, name: str, loss: Tensor, stopwatch: Stopwatch | None = None) -> LevelGradients:
+    def total(
+        self,
+        name: str,
+        loss: Tensor,
+        stopwatch: Stopwatch | None = None,
+        differentiate: Differentiate = scalar_gradients,
+    ) -> LevelGradients:
         """The total gradient of a problem's loss with respect to its own parameters.
 
         Args:
             name: The problem.
             loss: Its loss at the current parameters, with its graph, which is freed.
             stopwatch: Times the backward pass and the sweep.
+            differentiate: Takes the gradients of the loss.
 
         Raises:
             ProblemError: The loss has no graph.
@@ -92,7 +101,7 @@ class Gradients:
                 f"problem '{name}': its loss does not depend on any parameter that can be trained; was it computed "
                 "under no_grad, detached, or from another problem that is not its lower?"
             )
-        gradients = scalar_gradients(loss, self._wrt[name])
+        gradients = differentiate(loss, self._wrt[name])
         direct, swept = gradients[: len(own)], None
         cotangents = self._cotangents(read, gradients[len(own) :]) if read else {}
         if stopwatch is not None:

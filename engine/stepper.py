@@ -44,7 +44,10 @@ class Stepper:
         self._schedule = Schedule(engine.graph, engine.problems)
         self._guard = Guard(engine.problems, engine.gradients, config.non_finite, config.log_step)
         self._roll_back = self._remembering() if config.roll_back else None
-        self._records = any(level.loop is not None for level in self._levels.values())
+        loops = [level.loop for level in self._levels.values() if level.loop is not None]
+        self._records = bool(loops)
+        for loop in loops if config.roll_back else ():
+            loop.graphs = None  # what is taken again differs from what was differentiated
         self._compiled = self._compiling() if config.compile else {}
         self.times = {name: Times() for name in engine.problems}
 
@@ -118,7 +121,8 @@ class Stepper:
             evaluation, shown = level.train(moment)
             metrics.update(shown)
             watch.lap("forward")
-            return evaluation.loss, self._gradients.total(name, level.update.scaled(evaluation.loss), watch)
+            loss = level.update.scaled(evaluation.loss)
+            return evaluation.loss, self._gradients.total(name, loss, watch, level.gradients)
 
         def once_more() -> tuple[Tensor, Sequence[Tensor | None]]:
             loss, found = differentiate()

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge
 
 from .tracing import is_tracing
 
@@ -39,7 +40,7 @@ def scalar_gradients(value: Tensor, wrt: Sequence[Tensor], *, create_graph: bool
 
 
 def vector_products(
-    outputs: Sequence[Tensor],
+    outputs: Sequence[Tensor | GradientEdge],
     wrt: Sequence[Tensor],
     vectors: Sequence[Tensor],
     *,
@@ -49,13 +50,13 @@ def vector_products(
     """As ``torch.autograd.grad(outputs, wrt, vectors, allow_unused=True)``.
 
     Args:
-        outputs: Tensors with a graph.
+        outputs: Tensors with a graph, or where in a graph they were computed.
         wrt: Tensors that require gradients, at least one.
         vectors: One per output, of its shape.
         retain_graph: Keep the graph of the outputs.
         create_graph: Let the result be differentiated again.
     """
-    usual = all(type(o) is Tensor and o.shape == v.shape for o, v in zip(outputs, vectors, strict=True))
+    usual = all(_are_alike(output, vector) for output, vector in zip(outputs, vectors, strict=True))
     if _engine_run_backward is None or not usual:
         return torch.autograd.grad(
             tuple(outputs),
@@ -68,8 +69,12 @@ def vector_products(
     return _backward(tuple(outputs), tuple(vectors), wrt, retain_graph, create_graph)
 
 
+def _are_alike(output: Tensor | GradientEdge, vector: Tensor) -> bool:
+    return isinstance(output, GradientEdge) or (type(output) is Tensor and output.shape == vector.shape)
+
+
 def _backward(
-    outputs: tuple[Tensor, ...],
+    outputs: tuple[Tensor | GradientEdge, ...],
     vectors: tuple[Tensor, ...],
     wrt: Sequence[Tensor],
     retain_graph: bool,

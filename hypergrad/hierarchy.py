@@ -105,10 +105,10 @@ class Hierarchy:
             moment: When.
             left: Values of then, of levels that have moved since the loop ended.
         """
-        past, before = self.past_objective(name, inputs, moment), {**moment.values, **left}
 
         def function(solution: Tensors, flat: Tensors) -> Evaluation:
-            return past(solution, self.values_then(inputs, flat, before))
+            before = {**moment.values, **left}
+            return self.past_objective(name, inputs, moment)(solution, self.values_then(inputs, flat, before))
 
         return Objective(function)
 

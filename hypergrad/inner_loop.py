@@ -1,22 +1,24 @@
-"""The inner loop on a tape, taken again: forwards, one step in reverse, and beside itself."""
+"""The inner loop on a tape, taken again: forwards, and beside itself."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
+from .autograd import scalar_gradients
 from .errors import NonFiniteError, ProblemError
 from .linearization import evaluate
 from .moving import moved, recorded
 from .objective import Objective
 from .tape import Step, Tape
-from .tensors import Tensors, filled, norm, subtract, zeros_like
+from .tensors import Tensors, norm, subtract
 from .update_rules import ParameterState
-from .updates import differentiable_state, with_differentiable_state
+
+Gradients: TypeAlias = tuple[Tensor | None, ...]
 
 
 class Point(NamedTuple):
@@ -24,13 +26,6 @@ class Point(NamedTuple):
 
     solution: Tensors
     states: tuple[ParameterState, ...]
-
-
-class Cotangent(NamedTuple):
-    """The derivative of something with respect to a :class:`Point`."""
-
-    solution: Tensors
-    states: Tensors
 
 
 def recorded_loop(objective: Objective) -> Tape:
@@ -61,30 +56,10 @@ def beginning(tape: Tape, inputs: Tensors) -> Point:
 def advance(tape: Tape, step: Step, point: Point, inputs: Tensors, *, create_graph: bool = False) -> Point:
     """Take one step. With ``create_graph`` the result is a differentiable function of the point and the inputs."""
     with torch.set_grad_enabled(create_graph):
-        solution = _aliases(point.solution) if create_graph else _leaves(point.solution)
-        gradient = _gradient(step, solution, inputs, create_graph)
-        gradient = step.clipping(gradient)
+        solution = _aliases(point.solution) if create_graph else leaves_of(point.solution)
+        gradient = step.clipping(mean_gradient(gradients_of(step, solution, inputs, create_graph)))
         start = solution if create_graph else point.solution
         return Point(*tape.rule(start, gradient, point.states, step.groups))
-
-
-def advance_back(
-    tape: Tape, step: Step, point: Point, inputs: Tensors, cotangent: Cotangent
-) -> tuple[Cotangent, Tensors, Tensors]:
-    """One step in reverse: cotangents of the point before it and of the inputs, from that of the point after it.
-
-    The last that is returned is where the step ends.
-    """
-    leaves = _leaves(point.solution)
-    state_leaves = _leaves(differentiable_state(point.states))
-    before = Point(leaves, with_differentiable_state(point.states, state_leaves))
-    after = advance(tape, step, before, inputs, create_graph=True)
-    wrt = (*leaves, *state_leaves, *inputs)
-    outputs = (*after.solution, *differentiable_state(after.states))
-    weights = (*cotangent.solution, *(cotangent.states or zeros_like(outputs[len(leaves) :])))
-    gradients = vector_jacobian_product(outputs, wrt, weights)
-    middle, end = len(leaves), len(leaves) + len(state_leaves)
-    return Cotangent(gradients[:middle], gradients[middle:end]), gradients[end:], after.solution
 
 
 def tape_beside(tape: Tape, inputs: Tensors, others: Tensors) -> tuple[Tape, Tensors]:
@@ -97,7 +72,7 @@ def tape_beside(tape: Tape, inputs: Tensors, others: Tensors) -> tuple[Tape, Ten
         objectives = tuple(
             moved(o, recorded(o, base.solution, inputs), beside.solution, others) for o in step.objectives
         )
-        steps.append(dataclasses.replace(step, objectives=objectives, before=None))
+        steps.append(dataclasses.replace(step, objectives=objectives, before=None, graph=None))
         beside = advance(tape, steps[-1], beside, others)
         base = advance(tape, step, base, inputs)
     return dataclasses.replace(tape, steps=steps), beside.solution
@@ -163,32 +138,31 @@ def check_end(tape: Tape, end: Tensors, solution: Tensors) -> None:
     misses.check()
 
 
-def vector_jacobian_product(
-    outputs: Sequence[Tensor], wrt: Tensors, weights: Sequence[Tensor], *, create_graph: bool = False
-) -> Tensors:
-    """Weights times the derivative of the outputs, zeros where nothing depends on a tensor."""
-    pairs = [(o, w) for o, w in zip(outputs, weights, strict=True) if o.requires_grad]
-    if not pairs or not wrt:
-        return zeros_like(wrt)
-    connected, cotangents = zip(*pairs, strict=True)
-    gradients = torch.autograd.grad(connected, wrt, cotangents, create_graph=create_graph, allow_unused=True)
-    return filled(gradients, wrt)
-
-
-def _gradient(step: Step, solution: Tensors, inputs: Tensors, create_graph: bool) -> tuple[Tensor | None, ...]:
-    """The mean over micro-batches, ``None`` where no objective depends on a tensor: torch.optim skips it then."""
-    total: list[Tensor | None] = [None] * len(solution)
+def gradients_of(step: Step, solution: Tensors, inputs: Tensors, create_graph: bool) -> list[Gradients]:
+    """Of each micro-batch; ``None`` where its objective does not depend on a tensor."""
+    found: list[Gradients] = []
     for objective in step.objectives:
         loss = evaluate(objective, solution, inputs).loss
         if not loss.requires_grad:
-            continue
-        gradients = torch.autograd.grad(loss, solution, create_graph=create_graph, allow_unused=True)
-        total = [g if t is None else t if g is None else t + g for t, g in zip(total, gradients, strict=True)]
-    count = len(step.objectives)
-    return tuple(total) if count == 1 else tuple(None if t is None else t / count for t in total)
+            found.append((None,) * len(solution))
+        elif create_graph:
+            found.append(scalar_gradients(loss, solution, create_graph=True))
+        else:
+            found.append(scalar_gradients(loss, solution))
+    return found
 
 
-def _leaves(tensors: Sequence[Tensor]) -> Tensors:
+def mean_gradient(gradients: Sequence[Gradients]) -> Gradients:
+    """The mean over micro-batches, ``None`` where no objective depends on a tensor: torch.optim skips it then."""
+    total, *others = gradients
+    for more in others:
+        total = tuple(g if t is None else t if g is None else t + g for t, g in zip(total, more, strict=True))
+    count = len(gradients)
+    return total if count == 1 else tuple(None if t is None else t / count for t in total)
+
+
+def leaves_of(tensors: Sequence[Tensor]) -> Tensors:
+    """The same values with nothing behind them, to differentiate with respect to."""
     return tuple(t.detach().requires_grad_() for t in tensors)
 
 

@@ -39,6 +39,11 @@ class Method(ABC):
         """How many of the newest points of a recorded inner loop to keep copies of while it runs."""
         return 0
 
+    @property
+    def keeps_graphs(self) -> bool:
+        """Whether to keep the graph of each of their gradients beside these points, where that can be done."""
+        return False
+
     def __str__(self) -> str:
         """Name and the options that differ from their defaults: ``cg(iterations=10)``."""
         fields = dataclasses.fields(self)  # type: ignore[arg-type]  # every registered method is a dataclass

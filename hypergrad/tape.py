@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
+import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge
 from torch.optim import Optimizer
 
 from .clipping import Clipping
@@ -15,7 +19,39 @@ from .tensors import Tensors
 from .update_rules import Options, ParameterState
 from .updates import UpdateRule, group_options, optimizer_states, update_rule
 
+Gradient: TypeAlias = Tensor | GradientEdge | None
+"""With its graph, or only where it is in that."""
 NO_CLIPPING = Clipping()
+
+
+@dataclass
+class Graph:
+    """How the gradients of one step were computed, as autograd keeps it.
+
+    Attributes:
+        leaves: The parameters that they were taken with respect to.
+        gradients: Those of each of its micro-batches, ``None`` where the loss does not depend on a parameter; only
+            where they are in the graph, if their values are not needed any more. Empty once somebody went back through
+            them, which frees them.
+        versions: What told whether one of them, or something that they depend on, was written to since.
+        end: :func:`fingerprint` of the parameters after the step; empty where nobody looks.
+    """
+
+    leaves: Tensors
+    gradients: tuple[tuple[Gradient, ...], ...]
+    versions: tuple[int, ...] = ()
+    end: Tensors = ()
+
+    def take(self) -> tuple[tuple[Gradient, ...], ...]:
+        """The gradients, to go back through."""
+        gradients, self.gradients = self.gradients, ()
+        return gradients
+
+
+def fingerprint(tensors: Tensors) -> Tensors:
+    """Numbers that are hardly ever the same where some entry is another. Reads none of them from the device."""
+    with torch.no_grad():
+        return tuple(torch._foreach_norm(tensors))
 
 
 @dataclass(frozen=True)
@@ -31,12 +67,14 @@ class Step:
         clipping: What was done to the gradient.
         before: Copies of the parameters and of the optimizer's state of each before the step; ``None`` where they are
             to be found again by taking the steps before it once more.
+        graph: How its gradients were computed; ``None`` where its objectives are to be evaluated again.
     """
 
     objectives: tuple[Objective, ...]
     groups: tuple[Options, ...]
     clipping: Clipping = NO_CLIPPING
     before: tuple[Tensors, tuple[ParameterState, ...]] | None = None
+    graph: Graph | None = None
 
 
 @dataclass
@@ -51,6 +89,7 @@ class Tape:
         initial: Computes ``start`` from the inputs, where the starting point depends on them (a meta-learned
             initialisation); ``None`` where it does not.
         steps: In the order taken.
+        inputs: The tensors that the graphs of its steps lead to, in place of the inputs of the best response.
     """
 
     start: Tensors
@@ -58,6 +97,7 @@ class Tape:
     rule: UpdateRule
     initial: Callable[[Tensors], Tensors] | None = None
     steps: list[Step] = field(default_factory=list)
+    inputs: Tensors = ()
 
     @classmethod
     def begin(
@@ -74,11 +114,10 @@ class Tape:
 
     def record(self, optimizer: Optimizer, objectives: Sequence[Objective], clipping: Clipping = NO_CLIPPING) -> None:
         """Note a step; call it before the optimizer and its scheduler step."""
-        self.steps.append(Step(tuple(objectives), group_options(optimizer), clipping))
+        self.add(Step(tuple(objectives), group_options(optimizer), clipping))
 
-    def keep_point(self, optimizer: Optimizer, parameters: Sequence[Tensor], newest: int) -> None:
-        """Copy where the step that was noted last begins; so many of the newest of these copies stay."""
-        before = tuple(p.detach().clone() for p in parameters), optimizer_states(optimizer, parameters)
-        self.steps[-1] = dataclasses.replace(self.steps[-1], before=before)
-        if len(self.steps) > newest:
-            self.steps[-1 - newest] = dataclasses.replace(self.steps[-1 - newest], before=None)
+    def add(self, step: Step, kept: int = sys.maxsize) -> None:
+        """Note a step that was taken; so many of the newest keep where they began, and their graphs."""
+        self.steps.append(step)
+        if len(self.steps) > kept:
+            self.steps[-1 - kept] = dataclasses.replace(self.steps[-1 - kept], before=None, graph=None)

@@ -6,7 +6,8 @@ has to have converged. With theta_{k+1}, s_{k+1} = Phi_k(theta_k, s_k, phi), s t
 
     (d theta_K / d phi)^T v = sum over k of (dPhi_k / d phi)^T c_{k+1},    c_k = (dPhi_k / d(theta_k, s_k))^T c_{k+1},
 
-with c_K = (v, 0). Each step is evaluated again when its turn comes, so no graph outlives its step.
+with c_K = (v, 0). The gradient of each step is differentiated by the graph that training computed it with, or evaluated
+again when its turn comes, so that no graph outlives its step.
 """
 
 from __future__ import annotations
@@ -22,27 +23,27 @@ import torch
 from .checks import at_least
 from .errors import ConfigError, choices
 from .inner_loop import (
-    Cotangent,
-    Misses,
     Point,
     advance,
-    advance_back,
     beginning,
     check_end,
     recorded_loop,
     tape_beside,
-    vector_jacobian_product,
 )
 from .linearization import Linearization
 from .method import Method
 from .moving import Response
 from .registry import register
+from .reversal import Reversal, vector_jacobian_product
 from .standalone import Level, apply_method
 from .tape import Tape
-from .tensors import Tensors, add, subtract, zeros_like
+from .tensors import Tensors, add, subtract
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+CHECKPOINTS = ("graphs", "all", "sqrt")
 
 
 @register("unroll")
@@ -50,31 +51,41 @@ if TYPE_CHECKING:
 class Unroll(Method):
     """The exact derivative of the inner loop as it ran, in as many double backward passes as it has steps.
 
+    A graph is kept of the steps of a problem without lowers. Where one is of no use its step is evaluated again, to the
+    same result: where an upper has moved since, after a resume, in a second hypergradient at one point, with
+    ``roll_back``, ``precision="fp16"`` or a ``grad_callback``, and below a middle level.
+
     Where an upper level differentiates this derivative again, the whole inner loop is one graph, of a size that grows
     with the number of steps, whatever ``checkpoints`` says. Where an upper level takes finite differences instead, the
     loop is run again beside its inputs, in full.
 
     Args:
         truncation: Differentiate the last so many steps only, as if the loop had started there; 0 for all of them.
-        checkpoints: How many copies of the parameters and the optimizer's state to keep: of every step (``"all"``,
-            taken while the loop runs), or of about 2 sqrt(steps) of them (``"sqrt"``, found by taking the steps again),
-            for two more gradients a step (Griewank 1992).
+        checkpoints: What to keep while the loop runs. ``"graphs"``: of every step the parameters, the optimizer's state
+            and the graph of the gradient, in the time and memory of a loop written by hand whose graph one backward
+            pass goes through. ``"all"``: no graphs, for two more gradients a step, one of them recorded; about twice
+            the time, and the activations of one step only. ``"sqrt"``: the start, from which about 2 sqrt(steps) of
+            these points are found again, for one or two more gradients a step than that (Griewank 1992).
 
     Raises:
-        ConfigError: truncation < 0, or checkpoints is neither "all" nor "sqrt".
+        ConfigError: truncation < 0, or another word for checkpoints.
     """
 
     needs_tape: ClassVar[bool] = True
 
     truncation: int = 0
-    checkpoints: Literal["all", "sqrt"] = "all"
+    checkpoints: Literal["graphs", "all", "sqrt"] = "graphs"
 
     def __post_init__(self) -> None:
         at_least("unroll", "truncation", self.truncation, 0)
-        if self.checkpoints not in ("all", "sqrt"):
+        if self.checkpoints not in CHECKPOINTS:
             raise ConfigError(
-                f"unroll: unknown checkpoints '{self.checkpoints}'{choices(str(self.checkpoints), ('all', 'sqrt'))}"
+                f"unroll: unknown checkpoints '{self.checkpoints}'{choices(str(self.checkpoints), CHECKPOINTS)}"
             )
+
+    @property
+    def keeps_graphs(self) -> bool:
+        return self.checkpoints == "graphs"
 
     @property
     def kept_points(self) -> int:
@@ -86,31 +97,27 @@ class Unroll(Method):
         if at.differentiable:
             return self._pull_back_differentiably(tape, at, cotangent)
         first, count = self._first(tape), len(tape.steps)
-        length = count - first if self.checkpoints == "all" else math.ceil(math.sqrt(count - first))
+        length = math.ceil(math.sqrt(count - first)) if self.checkpoints == "sqrt" else count - first
         segments = [range(k, min(k + length, count)) for k in range(first, count, length)]
         points = _kept(tape, first)
         if points is None:
             # The last segment is reversed at once, so its points are kept on the way; the others' are found again.
             points, end = _replayed(tape, at.inputs, keep={segment.start for segment in segments} | set(segments[-1]))
             check_end(tape, end, at.solution)
-        misses = Misses(len(tape.steps))
-        after = tuple(at.solution)
-        backwards, total = Cotangent(tuple(cotangent), ()), zeros_like(at.inputs)
+        from_inputs = first == 0 and tape.initial is not None
+        reversal = Reversal(tape, at, cotangent, points)
         for segment in reversed(segments):
             for k in segment[:-1]:
                 if k + 1 not in points:
                     points[k + 1] = advance(tape, tape.steps[k], points[k], at.inputs)
             for k in reversed(segment):
-                point = points.pop(k)
-                backwards, part, end = advance_back(tape, tape.steps[k], point, at.inputs, backwards)
-                misses.note(point.solution, end, after)
-                after, total = point.solution, add(total, part)
-        misses.check()
-        if first == 0 and tape.initial is not None:
-            with torch.enable_grad():
-                start = tape.initial(at.inputs)
-            total = add(total, vector_jacobian_product(start, at.inputs, backwards.solution))
-        return total
+                reversal.step(tape.steps[k], points.pop(k), whole=k > first or from_inputs)
+        reversal.misses.check()
+        if not from_inputs or tape.initial is None:
+            return reversal.inputs
+        with torch.enable_grad():
+            start = tape.initial(at.inputs)
+        return add(reversal.inputs, vector_jacobian_product(start, at.inputs, reversal.solution))
 
     def displacement(self, base: Response, beside: Response) -> Tensors:
         tape = recorded_loop(base.objective)

@@ -15,7 +15,7 @@ from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 
 from .errors import ConfigError
 from .tensors import Tensors
-from .update_rules import Options, ParameterRule, ParameterState, adagrad, adam, adamw, rmsprop, sgd
+from .update_rules import Options, ParameterRule, ParameterState, adagrad, adam, adamw, rmsprop, scalar, sgd
 
 RULES: Mapping[type[Optimizer], ParameterRule] = {
     SGD: sgd,
@@ -63,6 +63,16 @@ class UpdateRule:
             for parameter, gradient, state, group in zip(parameters, gradients, states, self.groups, strict=True)
         ]
         return tuple(p for p, _ in steps), tuple(s for _, s in steps)
+
+    def descent_rate(self, options: Sequence[Options]) -> float | Tensor | None:
+        """The learning rate of a step that is gradient descent and no more; ``None`` of any other step."""
+        if self.rule is not sgd or None in self.groups:
+            return None
+        rate = options[0]["lr"]
+        if len(options) > 1 and (isinstance(rate, Tensor) or any(group["lr"] != rate for group in options)):
+            return None
+        more = any(group["momentum"] or group["weight_decay"] or group["maximize"] for group in options)
+        return None if more else scalar(rate)
 
 
 def update_rule(optimizer: Optimizer, parameters: Sequence[Tensor]) -> UpdateRule:

@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
 
 from ..hypergrad.clipping import Clipping
 from ..hypergrad.errors import ConfigError, ProblemError
 from ..hypergrad.hierarchy import Hierarchy, Values
 from ..hypergrad.precision import like
-from ..hypergrad.tape import Step, Tape
+from ..hypergrad.tape import Step, Tape, fingerprint
 from ..hypergrad.tensors import Tensors
 from ..hypergrad.update_rules import ParameterState
+from ..hypergrad.updates import group_options, optimizer_states, update_rule
+from .hooks import Hooks
 from .moment import Moment
 from .moment_state import moment_from_state, moment_state
+from .step_graphs import StepGraphs, written
 
 if TYPE_CHECKING:
     from .problem import Problem
 
 Initial = Callable[[Sequence[str], Values], Callable[[Tensors], Tensors]]
 """The starting point as a function of inputs, given their names and the values that some of them had then."""
+
+
+WATCHED = 3
+"""So many inner loops, from the first, are looked at more closely."""
 
 
 class InnerLoop:
@@ -32,6 +42,7 @@ class InnerLoop:
 
     Attributes:
         over: Whether an upper has moved since, so that the next step begins a new loop.
+        graphs: The graphs of its gradients; ``None`` where they are not kept.
 
     Raises:
         ConfigError: The update of the problem's optimizer cannot be differentiated.
@@ -42,6 +53,12 @@ class InnerLoop:
         self._parameters = parameters
         config = problem.config
         self._clipping = Clipping(config.gradient_clipping, config.gradient_clipping_by)
+        self._kept_points = problem.method.kept_points
+        # A gradient that a callback edited is not the one that has the graph, nor is a scaled one.
+        plain = not problem.lowers and not problem.edits_gradients and config.precision != "fp16"
+        self.graphs = StepGraphs(problem, parameters) if problem.method.keeps_graphs and plain else None
+        self._moves_parameters = type(problem).param_callback is not Hooks.param_callback
+        self._begun = 0
         try:
             self.begin()
         except ConfigError as error:
@@ -50,27 +67,52 @@ class InnerLoop:
     def begin(self, initial: Initial | None = None) -> None:
         """Forget the past: the loop starts at the current parameters."""
         self.over = False
+        self._begun += 1
+        self._end = 0
         self._batches: list[Moment] = []
         self._steps: list[tuple[Moment, ...]] = []
         self._left: dict[str, Tensors] = {}
         self._initial = initial
-        self._tape = Tape.begin(self._problem.optimizer, self._parameters)
+        # Where it starts is copied when the first step is: nothing steps before.
+        rule = update_rule(self._problem.optimizer, self._parameters)
+        self._tape = Tape(tuple(p.detach() for p in self._parameters), ({},) * len(self._parameters), rule)
+        if self.graphs is not None:
+            self.graphs.forget()
 
     def add_batch(self, moment: Moment) -> None:
         """Note one batch, and what it takes to look back at it."""
+        self._drop_moved()
         self._batches.append(moment)
 
     def add_step(self) -> None:
         """Note that the optimizer is about to step on the batches since its last step."""
-        self._tape.record(self._problem.optimizer, (), self._clipping)
-        if self._problem.method.kept_points:
-            self._tape.keep_point(self._problem.optimizer, self._parameters, self._problem.method.kept_points)
+        optimizer, tape = self._problem.optimizer, self._tape
+        groups, before, graph = group_options(optimizer), None, None
+        if self._kept_points:
+            if self.graphs is not None:
+                descends = not self._clipping and tape.rule.descent_rate(groups) is not None
+                graph = self.graphs.of_step(len(self._batches), with_values=not descends)
+            copies = graph.leaves if graph is not None else [p.clone() for p in self._parameters]
+            before = tuple(p.detach() for p in copies), optimizer_states(optimizer, self._parameters)
+        tape.add(Step((), groups, self._clipping, before, graph), self._kept_points or sys.maxsize)
+        if len(tape.steps) == 1:
+            tape.start = before[0] if before else tuple(p.detach().clone() for p in self._parameters)
+            tape.optimizer_state = before[1] if before else optimizer_states(optimizer, self._parameters)
         self._steps.append(tuple(self._batches))
         self._batches = []
+
+    def end_step(self) -> None:
+        """Note that the optimizer stepped."""
+        self._end = written(self._parameters)
+        graph = self._tape.steps[-1].graph
+        if graph is not None and self._is_watched:
+            graph.end = fingerprint(self._parameters)
 
     def drop_batch(self) -> None:
         """Forget the batch that was noted last: it was left out."""
         self._batches.pop()
+        if self.graphs is not None:
+            self.graphs.forget()
 
     def drop_step(self) -> None:
         """Forget the step that was noted last: it was not taken."""
@@ -87,7 +129,8 @@ class InnerLoop:
         copy = object.__new__(InnerLoop)
         copy.__dict__.update(self.__dict__)
         copy._steps, copy._left = list(self._steps), dict(self._left)
-        copy._tape = dataclasses.replace(self._tape, steps=list(self._tape.steps))
+        steps = [dataclasses.replace(step, graph=None) for step in self._tape.steps]
+        copy._tape = dataclasses.replace(self._tape, steps=steps)
         return copy
 
     def become(self, other: InnerLoop) -> None:
@@ -97,14 +140,42 @@ class InnerLoop:
     def tape(self, inputs: Sequence[str]) -> Tape:
         """The tape as a function of the parameters of ``inputs``."""
         name, hierarchy = self._problem.name, self._hierarchy()
+        self._drop_moved()
+        kept = [step.graph for step in self._tape.steps]
+        usable = self.graphs.usable(kept) if self.graphs is not None and not self.over else [None] * len(kept)
         steps = [
-            dataclasses.replace(
-                step, objectives=tuple(hierarchy.past_step(name, inputs, moment, self._left) for moment in batches)
+            Step(
+                tuple(hierarchy.past_step(name, inputs, moment, self._left) for moment in batches),
+                step.groups,
+                step.clipping,
+                step.before,
+                graph,
             )
-            for batches, step in zip(self._steps, self._tape.steps, strict=True)
+            for batches, step, graph in zip(self._steps, self._tape.steps, usable, strict=True)
         ]
         initial = self._initial(inputs, self._left) if self._initial is not None else None
-        return dataclasses.replace(self._tape, steps=steps, initial=initial)
+        live = tuple(p for other in inputs for p in hierarchy.levels[other].parameters)
+        return dataclasses.replace(self._tape, steps=steps, initial=initial, inputs=live)
+
+    def gradients(self, loss: Tensor) -> tuple[Tensor | None, ...] | None:
+        """The gradients of the loss of the batch that was noted last; ``None`` where their graphs are not kept."""
+        if self.graphs is None or not self.graphs.are_kept:
+            return None
+        return self.graphs.gradients(loss, watch=self._is_watched)
+
+    @property
+    def _is_watched(self) -> bool:
+        """Whether values are compared besides autograd's counts of writes, which ``.data`` goes past.
+
+        That takes time. Code that does so usually does it always, and is found out in the first loops.
+        """
+        return self._begun <= WATCHED or self._moves_parameters
+
+    def _drop_moved(self) -> None:
+        """Where the parameters were written to since the last step, it did not lead here: let it be taken again."""
+        steps = self._tape.steps
+        if steps and steps[-1].graph is not None and written(self._parameters) != self._end:
+            steps[-1] = dataclasses.replace(steps[-1], graph=None)
 
     def state_dict(self) -> dict[str, Any]:
         """The recorded steps, as data."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..hypergrad.autograd import scalar_gradients
 from ..hypergrad.errors import ConfigError
 from ..hypergrad.hierarchy import Hierarchy, Values
 from ..hypergrad.linearization import Linearization
@@ -107,15 +108,23 @@ class ProblemLevel:
         return moment
 
     def train(self, moment: Moment) -> tuple[Evaluation, dict[str, Tensor]]:
-        """Evaluate the loss for training, at the live parameters: buffers and random numbers move on."""
-        with self.precision(), sampling(self._problem) as choices:
+        """Evaluate the loss for training, at the current parameters: buffers and random numbers move on."""
+        copies = self.loop.graphs.copies() if self.loop is not None and self.loop.graphs is not None else None
+        values = {} if copies is None else {self.name: copies}
+        with self.substituted(values), self.precision(), sampling(self._problem) as choices:
             result = self._problem.training_step(moment.batch)
         if self.host_random is None:
             self.host_random = moment.random.host_moved()
             if not self.host_random:  # looking back at this moment must not move them either
                 moment.random.forget_host()
         evaluation, metrics = self._read(result, choices)
-        return self._scoring.own_gradient(evaluation, choices, rewarded="reward" in metrics), metrics
+        rewarded = "reward" in metrics
+        return self._scoring.own_gradient(evaluation, choices, rewarded=rewarded, values=values, training=True), metrics
+
+    def gradients(self, loss: Tensor, wrt: Tensors) -> tuple[Tensor | None, ...]:
+        """The gradients of the loss that :meth:`train` evaluated last, whose graph is freed unless it is kept."""
+        kept = self.loop.gradients(loss) if self.loop is not None else None
+        return scalar_gradients(loss, wrt) if kept is None else kept
 
     def start_inner_loop(self) -> None:
         """Go to the initial parameters, where the problem has any, and begin to record from there."""

@@ -37,7 +37,8 @@ class Scoring:
         choices: Sequence[Choice],
         *,
         rewarded: bool,
-        values: Mapping[str, Tensors] | None = None,
+        values: Mapping[str, Tensors],
+        training: bool = False,
     ) -> Evaluation:
         """The evaluation with the loss that has the gradient which the problem descends.
 
@@ -45,7 +46,8 @@ class Scoring:
             evaluation: What ``training_step`` returned.
             choices: What it sampled.
             rewarded: Whether that was a reward.
-            values: Tensors that stood in for some problems' parameters; ``None`` in training.
+            values: Tensors that stood in for some problems' parameters.
+            training: Whether it was evaluated to train the problem.
 
         Raises:
             ProblemError: The estimator does not fit what ``training_step`` returned.
@@ -55,7 +57,7 @@ class Scoring:
             return evaluation
         scored = any(choice.requires_grad for choice in evaluation.choices)
         # First-order methods evaluate a loss without derivatives with respect to the problem's own parameters.
-        own = (values or {}).get(problem.name, problem.level.parameters)
+        own = values.get(problem.name, problem.level.parameters)
         refuses = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in own)
         if problem.config.estimator == "score":
             if not scored and refuses:
@@ -70,8 +72,8 @@ class Scoring:
                 "choices that it depends on with self.sample(distribution), and set Config(estimator='score')"
             )
         if scored and not self._checked:
-            self._warn_of_ignored([choice for choice in choices if choice.log_prob.requires_grad], values or {})
-        self._checked = self._checked or values is None
+            self._warn_of_ignored([choice for choice in choices if choice.log_prob.requires_grad], values)
+        self._checked = self._checked or training
         return evaluation
 
     def independent_draw(self, evaluation: Evaluation, choices: Sequence[Choice], draw: int) -> Evaluation:

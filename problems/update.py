@@ -122,6 +122,8 @@ class Update:
             return self._step_unless_overflown(self.scaler)
         if not self._needs_closure:
             self.optimizer_step()
+            if self._loop is not None:
+                self._loop.end_step()
             return True
 
         def closure() -> Tensor:

@@ -1,0 +1,162 @@
+"""The inner loop on a tape, in reverse: one step after another, the last one first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor
+
+from .autograd import vector_products
+from .inner_loop import Gradients, Misses, Point, gradients_of, leaves_of, mean_gradient
+from .linearization import Linearization
+from .tape import Gradient, Graph, Step, Tape, fingerprint
+from .tensors import Tensors, add, filled, scale, zeros_like
+from .updates import differentiable_state, with_differentiable_state
+
+
+class Evaluated(NamedTuple):
+    """A step's gradients with their graphs.
+
+    Attributes:
+        leaves: What they were taken with respect to.
+        inputs: Likewise.
+        gradients: Of each of its micro-batches.
+    """
+
+    leaves: Tensors
+    inputs: Tensors
+    gradients: Sequence[tuple[Gradient, ...]]
+
+
+class Reversal:
+    """Pulls a cotangent back through the steps of a loop.
+
+    Args:
+        tape: The loop.
+        at: Where it ended.
+        cotangent: Of that.
+        points: Where the steps begin, of those that are known: they tell whether the graphs that were kept are those of
+            the loop that ran.
+
+    Attributes:
+        solution: The cotangent of where the last step that was reversed begins.
+        misses: How far from the recorded loop the steps end that were evaluated again.
+    """
+
+    def __init__(self, tape: Tape, at: Linearization, cotangent: Tensors, points: Mapping[int, Point]) -> None:
+        self._tape = tape
+        self._at = at
+        self._states: Tensors = ()
+        self._after = tuple(at.solution)
+        self._has_graphs = _are_of_this_loop(tape, at, points)
+        self.solution = tuple(cotangent)
+        self._inputs: Tensors | None = None
+        self.misses = Misses(len(tape.steps))
+
+    def step(self, step: Step, point: Point, *, whole: bool) -> None:
+        """Reverse one step.
+
+        Args:
+            step: The step before those reversed so far.
+            point: Where it begins.
+            whole: Whether the cotangent of that is asked for.
+        """
+        graph = step.graph if self._has_graphs else None
+        if graph is None or not self._through(graph, step, point, whole=whole):
+            self._again(step, point, whole=whole)
+        self._after = point.solution
+
+    def _through(self, graph: Graph, step: Step, point: Point, *, whole: bool) -> bool:
+        """Reverse a step through the graph that was kept of it, and say whether that was possible."""
+        gradients = graph.take()
+        if not gradients:
+            return False
+        try:
+            self._back(step, point, Evaluated(graph.leaves, self._tape.inputs, gradients), whole=whole)
+        except RuntimeError:
+            # Something it depends on (a buffer) was written to since. Whatever else is wrong with it shows again.
+            return False
+        return True
+
+    def _again(self, step: Step, point: Point, *, whole: bool) -> None:
+        """Reverse a step by evaluating its objectives again."""
+        leaves = leaves_of(point.solution)
+        found = gradients_of(step, leaves, self._at.inputs, create_graph=True)
+        with torch.no_grad():
+            gradient = step.clipping(mean_gradient(found))
+            end, _ = self._tape.rule(point.solution, gradient, point.states, step.groups)
+        self.misses.note(point.solution, end, self._after)
+        self._back(step, point, Evaluated(leaves, self._at.inputs, found), whole=whole)
+
+    def _back(self, step: Step, point: Point, found: Evaluated, *, whole: bool) -> None:
+        rate = None if step.clipping else self._tape.rule.descent_rate(step.groups)
+        if rate is None:
+            self._update_back(step, point, found, whole=whole)
+        else:
+            self._descend_back(rate, found, whole=whole)
+
+    def _add(self, inputs: Tensors, factor: float | Tensor = 1.0) -> None:
+        self._inputs = scale(inputs, factor) if self._inputs is None else add(self._inputs, inputs, factor)
+
+    @property
+    def inputs(self) -> Tensors:
+        """What the steps so far add to the cotangents of the inputs."""
+        return zeros_like(self._at.inputs) if self._inputs is None else self._inputs
+
+    def _update_back(self, step: Step, point: Point, found: Evaluated, *, whole: bool) -> None:
+        """By the derivative of the optimizer's update."""
+        states = leaves_of(differentiable_state(point.states))
+        before = with_differentiable_state(point.states, states)
+        with torch.enable_grad():
+            gradients = cast("Sequence[Gradients]", found.gradients)  # their values are kept where they are needed
+            gradient = step.clipping(mean_gradient(gradients))
+            after, states_after = self._tape.rule(found.leaves, gradient, before, step.groups)
+        outputs = (*after, *differentiable_state(states_after))
+        weights = (*self.solution, *(self._states or zeros_like(outputs[len(after) :])))
+        wrt = (*found.leaves, *states) if whole else ()
+        cotangents = vector_jacobian_product(outputs, (*wrt, *found.inputs), weights)
+        middle, end = len(found.leaves) if whole else 0, len(wrt)
+        self.solution, self._states = cotangents[:middle], cotangents[middle:end]
+        self._add(cotangents[end:])
+
+    def _descend_back(self, rate: float | Tensor, found: Evaluated, *, whole: bool) -> None:
+        """By theta' = theta - rate g, where nothing more is done: the values of the gradients do not matter."""
+        outputs = [g for micro in found.gradients for g in micro]
+        wrt = (*found.leaves, *found.inputs) if whole else found.inputs
+        cotangents = vector_jacobian_product(outputs, wrt, self.solution * len(found.gradients))
+        size, factor = len(wrt) - len(found.inputs), -rate / len(found.gradients)
+        self._add(cotangents[size:], factor)
+        self.solution = add(self.solution, cotangents[:size], factor) if whole else ()
+
+
+def vector_jacobian_product(
+    outputs: Sequence[Gradient], wrt: Tensors, weights: Sequence[Tensor], *, create_graph: bool = False
+) -> Tensors:
+    """Weights times the derivative of the outputs, zeros where nothing depends on a tensor."""
+    pairs = [(o, w) for o, w in zip(outputs, weights, strict=True) if _has_graph(o)]
+    if not pairs or not wrt:
+        return zeros_like(wrt)
+    connected, cotangents = zip(*pairs, strict=True)
+    if not create_graph:
+        products = vector_products(connected, wrt, cotangents, retain_graph=False, create_graph=False)
+        return filled(products, wrt)
+    return filled(torch.autograd.grad(connected, wrt, cotangents, create_graph=True, allow_unused=True), wrt)
+
+
+def _has_graph(output: Gradient) -> bool:
+    return output.requires_grad if isinstance(output, Tensor) else output is not None
+
+
+def _are_of_this_loop(tape: Tape, at: Linearization, points: Mapping[int, Point]) -> bool:
+    """Whether what was kept of the steps led from each to the next, and to the solution, at these inputs."""
+    kept = {k: step.graph for k, step in enumerate(tape.steps) if step.graph is not None and k in points}
+    if not kept or at.objective.nested or len(tape.inputs) != len(at.inputs):
+        return False
+    if any(a.data_ptr() != b.data_ptr() for a, b in zip(tape.inputs, at.inputs, strict=True)):
+        return False
+    ends = [points[k + 1].solution if k + 1 < len(tape.steps) else at.solution for k in kept]
+    now = [number for end, graph in zip(ends, kept.values(), strict=True) if graph.end for number in fingerprint(end)]
+    then = [number for graph in kept.values() for number in graph.end]
+    return not then or torch.equal(torch.stack(now), torch.stack(then))

@@ -1,0 +1,152 @@
+"""Training at copies of a problem's parameters, so that the graphs of its gradients outlive the optimizer's steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import get_gradient_edge
+from torch.optim import Optimizer
+from torch.optim import optimizer as torch_optimizer
+
+from ..hypergrad.autograd import scalar_gradients
+from ..hypergrad.tape import Gradient, Graph
+from ..hypergrad.tensors import Tensors
+
+if TYPE_CHECKING:
+    from .problem import Problem
+
+
+class StepGraphs:
+    """The graphs of the gradients of a problem's current step.
+
+    An optimizer writes to the parameters in place, and what a graph had saved of them would be gone. So the loss is
+    evaluated at copies, which are kept anyway: they are where the step begins.
+
+    Args:
+        problem: The problem.
+        parameters: Its trainable parameters.
+    """
+
+    def __init__(self, problem: Problem, parameters: Tensors) -> None:
+        self._problem = problem
+        self._parameters = parameters
+        self._inputs: Tensors | None = None
+        self._hidden_writes = False
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget the batches since the last step."""
+        self._copies: Tensors | None = None
+        self._versions = (0, 0)
+        self._gradients: list[tuple[Tensor | None, ...]] = []
+
+    def copies(self) -> Tensors | None:
+        """Copies of the parameters to train at; ``None`` where it has to be the parameters themselves."""
+        hooked = any([p._backward_hooks for p in self._parameters])
+        if hooked or self._hidden_writes or _is_interfered_with(self._problem.optimizer):
+            self.forget()
+            return None
+        versions = written(self._parameters), self._inputs_written()
+        if self._copies is None or versions != self._versions:
+            self.forget()
+            with torch.no_grad():
+                self._copies = tuple([p.clone().requires_grad_() for p in self._parameters])
+            self._versions = versions
+        return self._copies
+
+    @property
+    def are_kept(self) -> bool:
+        """Whether the running batch is evaluated at copies."""
+        return self._copies is not None
+
+    def gradients(self, loss: Tensor, *, watch: bool) -> tuple[Tensor | None, ...]:
+        """The gradients of a loss that was evaluated at the copies; their graphs are kept.
+
+        Args:
+            loss: The loss.
+            watch: Look for writes to the copies that autograd does not count (through ``.data``).
+        """
+        copies, size = self._copies or (), len(self._parameters)
+        found = scalar_gradients(loss, (*copies, *self._parameters), create_graph=True)
+        at_copies, at_parameters = found[:size], found[size:]
+        values = tuple([None if g is None else g.detach() for g in at_copies])
+        wrote = self._taken_over(copies, watch=watch)
+        # A loss may read the parameters past their module, and an evaluation elsewhere does not know.
+        if wrote or any([g is not None for g in at_parameters]) or any([g is not None and g.is_sparse for g in values]):
+            self.forget()
+            return tuple(_sum(g, h) for g, h in zip(values, at_parameters, strict=True))
+        self._gradients.append(at_copies)
+        if any([group.get("nesterov") for group in self._problem.optimizer.param_groups]):
+            return tuple(None if g is None else g.clone() for g in values)  # torch may write to them
+        return values
+
+    def _taken_over(self, copies: Tensors, *, watch: bool) -> bool:
+        """Whether the training step wrote to the copies. It meant the parameters."""
+        hidden = watch and not all(torch.equal(p, c) for p, c in zip(self._parameters, copies, strict=True))
+        if not hidden and not written(copies):
+            return False
+        self._hidden_writes |= not written(copies)
+        with torch.no_grad():
+            torch._foreach_copy_(self._parameters, copies)
+        return True
+
+    def of_step(self, batches: int, *, with_values: bool) -> Graph | None:
+        """The graphs of the batches since the last step; ``None`` where they are not there for every one.
+
+        Args:
+            batches: How many there are.
+            with_values: Keep the values of the gradients too.
+        """
+        copies, found, inputs = self._copies, self._gradients, self._versions[1]
+        self.forget()
+        if copies is None or len(found) != batches:
+            return None
+        if not with_values:
+            return Graph(copies, tuple([tuple([_edge(g) for g in micro]) for micro in found]), (inputs, 0))
+        return Graph(copies, tuple(found), (inputs, sum(written(micro) for micro in found)))
+
+    def usable(self, graphs: Sequence[Graph | None]) -> list[Graph | None]:
+        """Those graphs of which nothing was written to since."""
+        inputs = self._inputs_written()
+        return [graph if graph is not None and _is_as_it_was(graph, inputs) else None for graph in graphs]
+
+    def _inputs_written(self) -> int:
+        if self._inputs is None and (hierarchy := self._problem.level.hierarchy) is not None:
+            names = hierarchy.inputs[self._problem.name]
+            self._inputs = tuple(p for name in names for p in hierarchy.levels[name].parameters)
+        return written(self._inputs or ())
+
+
+def _is_as_it_was(graph: Graph, inputs: int) -> bool:
+    kept = sum(g._version for micro in graph.gradients for g in micro if isinstance(g, Tensor))
+    return graph.versions == (inputs, kept) and not written(graph.leaves)
+
+
+def written(tensors: Sequence[Tensor | None]) -> int:
+    """How often tensors were written to, as autograd counts."""
+    return sum([t._version for t in tensors if t is not None])
+
+
+def _edge(gradient: Tensor | None) -> Gradient:
+    return get_gradient_edge(gradient) if gradient is not None and gradient.requires_grad else gradient
+
+
+def _sum(x: Tensor | None, y: Tensor | None) -> Tensor | None:
+    if x is None or y is None:
+        return x if y is None else y.detach()
+    return x + y.detach()
+
+
+def _is_interfered_with(optimizer: Optimizer) -> bool:
+    """Whether something besides the optimizer's own step, or a scheduler that counts it, may move its parameters."""
+    step = vars(optimizer).get("step")
+    return bool(
+        (step is not None and not hasattr(step, "_wrapped_by_lr_sched"))
+        or optimizer._optimizer_step_pre_hooks
+        or optimizer._optimizer_step_post_hooks
+        or torch_optimizer._global_optimizer_pre_hooks
+        or torch_optimizer._global_optimizer_post_hooks
+    )

@@ -1,0 +1,286 @@
+"""Unroll goes back through the graphs of the training steps: the same numbers as by evaluating them again, for less."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
+
+from multilevel import Config, Engine, EngineConfig, Problem, ProblemError, Unroll
+from multilevel.hypergrad.tape import Graph
+
+from ..conftest import EXACT
+from ..givens import assert_same, bits
+
+STEPS = 4
+
+
+class Lower(Problem):
+    """A weighted regression; counts its evaluations."""
+
+    evaluations = 0
+
+    def training_step(self, batch: Any) -> Any:
+        self.evaluations += 1
+        return self.loss(batch)
+
+    def loss(self, batch: Any) -> Any:
+        x, y = batch
+        return (self.upper.module(x).sigmoid() * (self.module(x) - y).square()).mean()
+
+
+class Upper(Problem):
+    """The same without weights."""
+
+    def training_step(self, batch: Any) -> Tensor:
+        x, y = batch
+        return (self.lower.module(x) - y).square().mean()
+
+
+def net(*middle: nn.Module) -> nn.Module:
+    return nn.Sequential(nn.Linear(3, 4), nn.Tanh(), *middle, nn.Linear(4, 1))
+
+
+def batches(number: int, seed: int) -> list[tuple[Tensor, Tensor]]:
+    generator = torch.Generator().manual_seed(seed)
+    return [(torch.randn(6, 3, generator=generator), torch.randn(6, 1, generator=generator)) for _ in range(number)]
+
+
+def engine_of(
+    method: Unroll,
+    lower: type[Lower] = Lower,
+    *,
+    module: Callable[[], nn.Module] = net,
+    optimizer: type[Optimizer] = SGD,
+    options: dict[str, Any] | None = None,
+    engine: dict[str, Any] | None = None,
+    **config: Any,
+) -> Engine:
+    torch.manual_seed(3)
+    below, above = module(), nn.Linear(3, 1)
+    low = lower(
+        "lower",
+        module=below,
+        optimizer=optimizer(below.parameters(), **{"lr": 0.1, **(options or {})}),
+        train_data_loader=batches(7, 1),
+        config=Config(type=method, **{"unroll_steps": STEPS, **config}),
+    )
+    up = Upper("upper", module=above, optimizer=SGD(above.parameters(), lr=1.0), train_data_loader=batches(5, 2))
+    return Engine([up, low], edges=[(up, low)], config=EngineConfig(train_iters=10**6, **(engine or {})))
+
+
+def trained(engine: Engine, steps: int) -> list[Tensor]:
+    """Where the parameters were after each step, and the hypergradient of the upper."""
+    torch.manual_seed(4)
+    seen = []
+    for _ in range(steps):
+        engine.step()
+        seen += [p.detach().clone() for problem in engine.problems.values() for p in problem.parameters]
+        seen += engine.hypergradient("upper") if engine["lower"].level.loop.state_dict()["steps"] else ()
+    return seen
+
+
+def assert_alike(steps: int = 2 * STEPS + 2, *, method: dict[str, Any] | None = None, **parts: Any) -> Engine:
+    """Graphs or not, a run goes the same way; asked for hypergradients in between, or not."""
+    graphs = engine_of(Unroll(**(method or {})), **parts)
+    again = engine_of(Unroll(**{**(method or {}), "checkpoints": "all"}), **parts)
+    torch.testing.assert_close(trained(graphs, steps), trained(again, steps), rtol=EXACT, atol=EXACT)
+    unasked = engine_of(Unroll(**(method or {})), **parts)
+    torch.manual_seed(4)
+    for _ in range(steps):
+        unasked.step()
+    assert_same(bits(unasked), bits(graphs))
+    return unasked
+
+
+def uses_graphs(engine: Engine) -> bool:
+    """Whether training alone evaluated the lower."""
+    low = engine["lower"]
+    return bool(low.evaluations == low.count)
+
+
+class Recurrent(nn.Module):
+    """Keeps its parameters in a list of its own besides."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn, self.out = nn.GRU(3, 2, batch_first=True), nn.Linear(2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.rnn(x.unsqueeze(1))[0][:, -1])
+
+
+PARTS: dict[str, dict[str, Any]] = {
+    "descent": {},
+    "weight decay": {"options": {"weight_decay": 0.1}},
+    "momentum": {"options": {"momentum": 0.9}},
+    "nesterov": {"options": {"momentum": 0.9, "nesterov": True, "foreach": True}},
+    "maximize": {"options": {"maximize": True, "lr": 0.01}},
+    "adam": {"optimizer": Adam, "options": {"lr": 0.05}},
+    "adamw": {"optimizer": AdamW, "options": {"lr": 0.05}},
+    "clipping": {"gradient_clipping": 0.1},
+    "clipping by value": {"gradient_clipping": 0.05, "gradient_clipping_by": "value"},
+    "accumulation": {"gradient_accumulation": 3},
+    "accumulation and clipping": {"gradient_accumulation": 2, "optimizer": Adam, "gradient_clipping": 0.1},
+    "truncation": {"method": {"truncation": 2}},
+    "one step": {"unroll_steps": 1},
+    "warm-up": {"warmup_steps": 3},
+    "bf16": {"precision": "bf16"},
+    "normalization and dropout": {"module": lambda: net(nn.BatchNorm1d(4), nn.Dropout(0.5))},
+    "recurrent": {"module": Recurrent},
+}
+
+
+@pytest.mark.parametrize("parts", PARTS.values(), ids=PARTS.keys())
+def test_a_run_goes_the_same_way_and_evaluates_nothing_again(parts: dict[str, Any]) -> None:
+    steps = 26 if "gradient_accumulation" in parts else 2 * STEPS + 2
+    assert uses_graphs(assert_alike(steps, **parts))
+
+
+def two_rates(parameters: Any, lr: float) -> Optimizer:
+    first, *others = parameters
+    return SGD([{"params": [first], "lr": lr / 2}, {"params": others}], lr=lr)
+
+
+def test_parameter_groups_with_learning_rates_of_their_own() -> None:
+    assert uses_graphs(assert_alike(optimizer=two_rates))  # type: ignore[arg-type]
+
+
+# --- Where a graph is of no use, the step is evaluated again. ---
+
+
+class ReadsItsParameters(Lower):
+    """Regularized through ``self.parameters``: those are constants where the loss is evaluated elsewhere."""
+
+    def loss(self, batch: Any) -> Any:
+        return super().loss(batch) + sum(p.square().sum() for p in self.parameters) / 10
+
+
+def test_parameters_that_are_read_past_the_module_are_trained_as_ever() -> None:
+    """The derivative is refused as ever, too: it would leave that part out."""
+    ends = []
+    for method in (Unroll(), Unroll(checkpoints="all"), "cg"):
+        engine = engine_of(method, ReadsItsParameters, unroll_steps=10**6)  # type: ignore[arg-type]
+        for _ in range(STEPS):
+            engine.step()
+        ends.append([p.detach().clone() for p in engine["lower"].parameters])
+        if method != "cg":
+            with pytest.raises(ProblemError, match="taken again, end"):
+                engine.hypergradient("upper")
+    torch.testing.assert_close(ends[0], ends[2], rtol=EXACT, atol=EXACT)
+    torch.testing.assert_close(ends[1], ends[2], rtol=0, atol=0)
+
+
+class Clamps(Lower):
+    """Keeps its weights small, before it computes with them."""
+
+    hidden = False
+
+    def loss(self, batch: Any) -> Any:
+        with torch.no_grad():
+            for parameter in self.module.parameters():
+                (parameter.data if self.hidden else parameter).clamp_(-0.2, 0.2)
+        return super().loss(batch)
+
+
+class ClampsHidden(Clamps):
+    """Where autograd does not count."""
+
+    hidden = True
+
+
+class Scales(Lower):
+    """Has a buffer that its loss multiplies by, and that it writes to."""
+
+    def loss(self, batch: Any) -> Any:
+        x, y = batch
+        self.module.factor.mul_(1.0)
+        return (self.upper.module(x).sigmoid() * (self.module.factor * self.module[0](x) - y).square()).mean()
+
+
+def scaled() -> nn.Module:
+    module = nn.Sequential(nn.Linear(3, 1))
+    module.register_buffer("factor", torch.tensor(2.0))
+    return module
+
+
+class EditsGradients(Lower):
+    """Looks at its gradients; a callback may do anything."""
+
+    def grad_callback(self) -> None:
+        self.norm = sum(p.grad.square().sum() for p in self.parameters)
+
+
+@pytest.mark.parametrize("lower", [Clamps, ClampsHidden])
+def test_a_training_step_that_writes_to_its_parameters_does(lower: type[Lower]) -> None:
+    runs = []
+    for method in (Unroll(), "cg"):
+        engine = engine_of(method, lower, unroll_steps=10**6)  # type: ignore[arg-type]
+        for _ in range(3):
+            engine.step()
+        runs.append([p.detach().clone() for p in engine["lower"].parameters])
+    torch.testing.assert_close(runs[0], runs[1], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [{"lower": EditsGradients}, {"engine": {"roll_back": True}}, {"lower": Scales, "module": scaled}],
+    ids=["edits gradients", "roll back", "buffer"],
+)
+def test_what_a_graph_would_not_know_is_evaluated_again(parts: dict[str, Any]) -> None:
+    assert not uses_graphs(assert_alike(**parts))
+
+
+def test_hooks_on_parameters_and_optimizers_are_heard() -> None:
+    runs = []
+    for method in (Unroll(), "cg"):
+        engine = engine_of(method, unroll_steps=10**6)  # type: ignore[arg-type]
+        low = engine["lower"]
+        low.parameters[0].register_hook(lambda g: 2 * g)
+
+        def halve(optimizer: Optimizer, *_: Any) -> None:
+            optimizer.param_groups[0]["params"][1].grad.mul_(0.5)
+
+        low.optimizer.register_step_pre_hook(halve)
+        for _ in range(3):
+            engine.step()
+        runs.append([p.detach().clone() for p in low.parameters])
+    assert_same(runs[0], runs[1])
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_parameters_that_something_else_moved_are_found_out(hidden: bool) -> None:
+    engine = engine_of(Unroll(), unroll_steps=10**6)
+    for _ in range(3):
+        engine.step()
+        with torch.no_grad():
+            weight = engine["lower"].parameters[0]
+            (weight.data if hidden else weight).add_(0.1)
+    with pytest.raises(ProblemError, match="taken again, end"):
+        engine.hypergradient("upper")
+
+
+@pytest.mark.parametrize("optimizer", [SGD, Adam])
+def test_graphs_are_gone_when_they_are_not_needed(optimizer: type[Optimizer], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once the upper stepped, and those before the truncation at once."""
+    alive: list[weakref.ref[Graph]] = []
+    init = Graph.__init__
+
+    def noted(self: Graph, *args: Any) -> None:
+        init(self, *args)
+        alive.append(weakref.ref(self))
+
+    monkeypatch.setattr(Graph, "__init__", noted)
+    engine = engine_of(Unroll(truncation=2), optimizer=optimizer)
+    held = []
+    for _ in range(2 * STEPS):
+        engine.step()
+        gc.collect()
+        held.append(sum(bool(graph is not None and graph.gradients) for graph in (ref() for ref in alive)))
+    assert held == [1, 2, 2, 0] * 2
