@@ -145,7 +145,7 @@ class InnerLoop:
         usable = self.graphs.usable(kept) if self.graphs is not None and not self.over else [None] * len(kept)
         steps = [
             Step(
-                tuple(hierarchy.past_step(name, inputs, moment, self._left) for moment in batches),
+                tuple(hierarchy.past_step(name, inputs, self._then(moment), self._left) for moment in batches),
                 step.groups,
                 step.clipping,
                 step.before,
@@ -176,6 +176,10 @@ class InnerLoop:
         steps = self._tape.steps
         if steps and steps[-1].graph is not None and written(self._parameters) != self._end:
             steps[-1] = dataclasses.replace(steps[-1], graph=None)
+
+    def _then(self, moment: Moment) -> Moment:
+        """A recorded moment with the uppers that have moved since, those included that are not differentiated."""
+        return dataclasses.replace(moment, values={**self._left, **moment.values}) if self._left else moment
 
     def state_dict(self) -> dict[str, Any]:
         """The recorded steps, as data."""

@@ -254,6 +254,27 @@ def test_hooks_on_parameters_and_optimizers_are_heard() -> None:
     assert_same(runs[0], runs[1])
 
 
+def test_an_upper_that_moved_is_put_back_for_the_next() -> None:
+    """Two uppers follow the same loop, and the one goes before the other."""
+
+    class Both(Lower):
+        def loss(self, batch: Any) -> Any:
+            return super().loss(batch) + (self.other.module.weight.exp() * self.module[0].weight.square()).sum() / 9
+
+    def engine(checkpoints: Any) -> Engine:
+        one = engine_of(Unroll(checkpoints=checkpoints), Both)
+        above = nn.Linear(3, 4)
+        other = Upper("other", module=above, optimizer=SGD(above.parameters(), lr=1.0), train_data_loader=batches(3, 5))
+        problems = [other, *one.problems.values()]
+        return Engine(problems, edges=[("upper", "lower"), ("other", "lower")], config=EngineConfig())
+
+    runs = []
+    for checkpoints in ("graphs", "all"):
+        torch.manual_seed(5)
+        runs.append(trained(engine(checkpoints), 2 * STEPS + 1))
+    torch.testing.assert_close(runs[0], runs[1], rtol=EXACT, atol=EXACT)
+
+
 @pytest.mark.parametrize("hidden", [False, True])
 def test_parameters_that_something_else_moved_are_found_out(hidden: bool) -> None:
     engine = engine_of(Unroll(), unroll_steps=10**6)
