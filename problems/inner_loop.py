@@ -161,7 +161,7 @@ class InnerLoop:
         """The gradients of the loss of the batch that was noted last; ``None`` where their graphs are not kept."""
         if self.graphs is None or not self.graphs.are_kept:
             return None
-        return self.graphs.gradients(loss, watch=self._is_watched)
+        return self.graphs.gradients(loss)
 
     @property
     def _is_watched(self) -> bool:

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from .problem import Problem
 
 
+LOOKS = 5
+"""So many evaluations, from the first, are looked at more closely."""
+
+
 class StepGraphs:
     """The graphs of the gradients of a problem's current step.
 
@@ -34,6 +38,7 @@ class StepGraphs:
         self._problem = problem
         self._parameters = parameters
         self._inputs: Tensors | None = None
+        self._looks = LOOKS
         self._hidden_writes = False
         self.forget()
 
@@ -42,6 +47,7 @@ class StepGraphs:
         self._copies: Tensors | None = None
         self._versions = (0, 0)
         self._gradients: list[tuple[Tensor | None, ...]] = []
+        self._given: list[tuple[tuple[Tensor | None, ...], int]] = []
 
     def copies(self) -> Tensors | None:
         """Copies of the parameters to train at; ``None`` where it has to be the parameters themselves."""
@@ -62,30 +68,31 @@ class StepGraphs:
         """Whether the running batch is evaluated at copies."""
         return self._copies is not None
 
-    def gradients(self, loss: Tensor, *, watch: bool) -> tuple[Tensor | None, ...]:
-        """The gradients of a loss that was evaluated at the copies; their graphs are kept.
-
-        Args:
-            loss: The loss.
-            watch: Look for writes to the copies that autograd does not count (through ``.data``).
-        """
+    def gradients(self, loss: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradients of a loss that was evaluated at the copies; their graphs are kept."""
         copies, size = self._copies or (), len(self._parameters)
         found = scalar_gradients(loss, (*copies, *self._parameters), create_graph=True)
         at_copies, at_parameters = found[:size], found[size:]
         values = tuple([None if g is None else g.detach() for g in at_copies])
-        wrote = self._taken_over(copies, watch=watch)
+        wrote = self._taken_over(copies)
         # A loss may read the parameters past their module, and an evaluation elsewhere does not know.
         if wrote or any([g is not None for g in at_parameters]) or any([g is not None and g.is_sparse for g in values]):
             self.forget()
             return tuple(_sum(g, h) for g, h in zip(values, at_parameters, strict=True))
         self._gradients.append(at_copies)
         if any([group.get("nesterov") for group in self._problem.optimizer.param_groups]):
-            return tuple(None if g is None else g.clone() for g in values)  # torch may write to them
+            values = tuple(None if g is None else g.clone() for g in values)  # torch may write to them
+        self._given.append((values, written(values)))
         return values
 
-    def _taken_over(self, copies: Tensors, *, watch: bool) -> bool:
-        """Whether the training step wrote to the copies. It meant the parameters."""
-        hidden = watch and not all(torch.equal(p, c) for p, c in zip(self._parameters, copies, strict=True))
+    def _taken_over(self, copies: Tensors) -> bool:
+        """Whether the training step wrote to the copies. It meant the parameters.
+
+        Autograd counts writes, but not those through ``.data``. To look for these takes time, and code that does so
+        usually does it always.
+        """
+        hidden = self._looks > 0 and any(not torch.equal(p, c) for p, c in zip(self._parameters, copies, strict=True))
+        self._looks -= self._looks > 0
         if not hidden and not written(copies):
             return False
         self._hidden_writes |= not written(copies)
@@ -101,8 +108,9 @@ class StepGraphs:
             with_values: Keep the values of the gradients too.
         """
         copies, found, inputs = self._copies, self._gradients, self._versions[1]
+        edited = any([written(values) != count for values, count in self._given])  # by a callback of the engine
         self.forget()
-        if copies is None or len(found) != batches:
+        if copies is None or len(found) != batches or edited:
             return None
         if not with_values:
             return Graph(copies, tuple([tuple([_edge(g) for g in micro]) for micro in found]), (inputs, 0))

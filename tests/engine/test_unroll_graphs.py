@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from multilevel import Config, Engine, EngineConfig, Problem, ProblemError, Unroll
+from multilevel import Callback, Config, Engine, EngineConfig, Problem, ProblemError, Unroll
 from multilevel.hypergrad.tape import Graph
 
 from ..conftest import EXACT
@@ -283,6 +283,20 @@ def test_parameters_that_something_else_moved_are_found_out(hidden: bool) -> Non
         with torch.no_grad():
             weight = engine["lower"].parameters[0]
             (weight.data if hidden else weight).add_(0.1)
+    with pytest.raises(ProblemError, match="taken again, end"):
+        engine.hypergradient("upper")
+
+
+@pytest.mark.parametrize("options", [{}, {"momentum": 0.9, "nesterov": True}], ids=["descent", "nesterov"])
+def test_gradients_that_a_callback_edited_are_found_out(options: dict[str, Any]) -> None:
+    class Halves(Callback):
+        def on_gradients(self, engine: Engine, problem: Problem, gradients: Any) -> None:
+            for gradient in gradients.total if problem.name == "lower" else ():
+                gradient.mul_(0.5)
+
+    engine = engine_of(Unroll(), options=options, unroll_steps=10**6)
+    engine.callbacks.callbacks.append(Halves())
+    engine.step()
     with pytest.raises(ProblemError, match="taken again, end"):
         engine.hypergradient("upper")
 
