@@ -12,7 +12,7 @@ from multilevel import CG, Darts, Engine, Exact, Method, Neumann, Unroll
 
 from .conftest import CLOSED_FORM, CONVERGED, FINITE_DIFFERENCE
 from .generic import Generic, engine_of, relative_error
-from .hierarchies import reference, solved
+from .hierarchies import BILEVEL, NESTED, SIBLINGS, reference, solved
 from .oracles import Values
 
 NEVER = 10**6
@@ -33,7 +33,9 @@ def test_a_long_loop_is_right(problem: str, lr: float) -> None:
 
 
 @pytest.mark.parametrize("problem", ["quadratic", "ill-conditioned", "logistic", "direct term"])
-@pytest.mark.parametrize("method", [Unroll(), Unroll(truncation=4), Unroll(checkpoints="sqrt")], ids=repr)
+@pytest.mark.parametrize(
+    "method", [Unroll(), Unroll(truncation=4), Unroll(checkpoints="all"), Unroll(checkpoints="sqrt")], ids=repr
+)
 def test_a_loop_that_stays_at_the_solution_is_a_neumann_series(problem: str, method: Unroll) -> None:
     """K steps of gradient descent: lr times the sum of (I - lr H)^k for k < K."""
     hierarchy, values = solved(problem)
@@ -49,6 +51,22 @@ def test_loops_of_loops_are_right_when_they_are_long() -> None:
     engine = engine_of(hierarchy, values, Unroll(), lr=0.6, unroll_steps={"low": 16, "mid": NEVER})
     got = after(engine, 16 * 16 + 15).hypergradient("top")[0]
     assert relative_error(got, reference("three levels")["top"]) < FINITE_DIFFERENCE
+
+
+@pytest.mark.parametrize("problem", [*BILEVEL, *NESTED, *SIBLINGS])
+def test_graphs_that_were_kept_give_what_evaluating_again_gives(problem: str) -> None:
+    """While every problem but the tops trains in loops of loops, and away from any solution."""
+    hierarchy, values = solved(problem)
+    runs = []
+    for method in (Unroll(), Unroll(checkpoints="all")):
+        steps = dict.fromkeys(hierarchy.losses, 3)
+        engine = engine_of(hierarchy, away(values), method, lr=0.2, unroll_steps=steps)
+        seen = []
+        for _ in range(14):
+            engine.step()
+            seen += [p.detach().clone() for name in hierarchy.losses for p in engine[name].parameters]
+        runs.append(seen)
+    torch.testing.assert_close(runs[0], runs[1], rtol=CLOSED_FORM, atol=CLOSED_FORM)
 
 
 # --- Finite differences of the program: the same engine steps, taken again from the same start. ---
