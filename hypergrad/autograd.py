@@ -59,7 +59,7 @@ def vector_products(
     usual = all(_are_alike(output, vector) for output, vector in zip(outputs, vectors, strict=True))
     if _engine_run_backward is None or not usual:
         return torch.autograd.grad(
-            tuple(outputs),
+            tuple(outputs),  # type: ignore[arg-type]  # a mixture is as good
             tuple(wrt),
             tuple(vectors),
             retain_graph=retain_graph,

@@ -179,7 +179,7 @@ class InnerLoop:
 
     def _then(self, moment: Moment) -> Moment:
         """A recorded moment with the uppers that have moved since, those included that are not differentiated."""
-        return dataclasses.replace(moment, values={**self._left, **moment.values}) if self._left else moment
+        return moment._replace(values={**self._left, **moment.values}) if self._left else moment
 
     def state_dict(self) -> dict[str, Any]:
         """The recorded steps, as data."""
