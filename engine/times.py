@@ -18,7 +18,7 @@ class Times:
     Attributes:
         steps: Level steps.
         data: Drawing batches, and copying what looking back at them takes.
-        forward: ``training_step``.
+        forward: ``training_step``; where the step is compiled, its gradients too.
         backward: The one backward pass for its own gradient and the cotangents of its lowers.
         sweep: Pulling these back through the lowers: what hypergradients cost.
         update: Accumulating, clipping, optimizer and scheduler.

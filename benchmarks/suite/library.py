@@ -53,12 +53,7 @@ def both(build: EngineBuilder, setting: Setting) -> dict[str, Builder]:
 
 def _engine_config(device: torch.device, *, compiled: bool) -> EngineConfig:
     """The defaults, but for the device."""
-    settings: dict[str, Any] = {"train_iters": ENDLESS, "device": str(device)}
-    if compiled:
-        if "compile" not in EngineConfig.model_fields:
-            raise UnavailableError("EngineConfig has no field 'compile'")
-        settings["compile"] = True
-    return EngineConfig(**settings)
+    return EngineConfig(train_iters=ENDLESS, device=str(device), compile=compiled)
 
 
 def relative_error(build: EngineBuilder, setting: Setting, steps: int) -> float | None:
@@ -94,6 +89,8 @@ def bilevel_engine(bilevel: Bilevel, method: Method) -> EngineBuilder:
 
 
 def _bilevel_engine(bilevel: Bilevel, method: Method, config: EngineConfig) -> EngineRun:
+    if config.compile and method.needs_tape:
+        raise UnavailableError("unroll goes back through the steps that were taken, and stays eager")
     below, above = bilevel.lower(), bilevel.upper()
     lower_batches, upper_batches = bilevel.batches()
     precision = "bf16" if bilevel.reduced else "fp32"
