@@ -91,10 +91,12 @@ class KrylovMethod(CurvatureMethod):
         if start is None:
             solution = self.iterate_unread(product, right, target)
         else:
-            start = working(start)
-            image = product(start)
+            image = product(start := working(start))
             factor = dot(image, right) / dot(image, image)
-            factor = torch.where(factor.isfinite(), factor, torch.zeros_like(factor))
+            usable = factor.isfinite()
+            factor = torch.where(usable, factor, 0.0)
+            # Zero times what is not finite is not zero.
+            start, image = (tuple(torch.where(usable, t, 0.0) for t in x) for x in (start, image))
             residual = add(right, image, -factor)
             solution = add(self.iterate_unread(product, residual, target), start, factor)
         return like(scale(solution, size * remaining), vector)
@@ -105,7 +107,9 @@ class KrylovMethod(CurvatureMethod):
         Raises:
             TracingError: The method has no such form.
         """
-        raise TracingError(f"{self.name} decides by numbers how it goes on")
+        raise TracingError(
+            f"{self.name} looks at numbers to see how it goes on; cg, neumann, identity, darts and sama do without"
+        )
 
     def _correct(self, product: Product, right: Tensors, start: Tensors, target: float) -> Tensors:
         """Solve for what ``start`` leaves over: the same iterates as those of a Krylov method begun there."""

@@ -56,6 +56,7 @@ class ProblemLevel:
         loop: The inner loop since the uppers last moved, where the method differentiates it.
         ahead: What the problem's own ``get_batch`` gave ahead of its time.
         host_random: Whether the problem draws from numpy's or Python's generator; ``None`` before that is known.
+        samples: Whether the problem was seen to draw choices.
         memory: What the method remembers from one upper step to the next.
         slots: Where the module keeps the parameters.
     """
@@ -75,6 +76,7 @@ class ProblemLevel:
         self._scoring = Scoring(problem)
         self.slots = Slots(problem.name, problem.module, self.parameters)
         self.host_random: bool | None = None
+        self.samples = False
         self.ahead = Ahead()
 
     @property
@@ -117,6 +119,7 @@ class ProblemLevel:
             self.host_random = moment.random.host_moved()
             if not self.host_random:  # looking back at this moment must not move them either
                 moment.random.forget_host()
+        self.samples = self.samples or bool(choices)
         evaluation, metrics = self._read(result, choices)
         rewarded = "reward" in metrics
         return self._scoring.own_gradient(evaluation, choices, rewarded=rewarded, values=values, training=True), metrics

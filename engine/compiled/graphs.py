@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch.utils import _pytree as pytree
 
 from .reads import Source
 
@@ -22,7 +23,12 @@ def copied_inputs(graph: fx.GraphModule) -> set[int]:
 def _is_copied_input(node: Any) -> bool:
     while node.target is aten.detach.default:
         (node,) = node.args
-    return node.target is aten.clone.default and node.args[0].op == "placeholder"
+    return node.target is aten.clone.default and node.args[0].op == "placeholder" and not _is_written(node)
+
+
+def _is_written(node: fx.Node) -> bool:
+    """Whether something writes to a tensor, or to a part of it."""
+    return any(node in _written_by(user) or (_is_view(user) and _is_written(user)) for user in node.users)
 
 
 def distinct_outputs(graph: fx.GraphModule, without: Collection[int]) -> list[int]:
@@ -50,6 +56,33 @@ def distinct_outputs(graph: fx.GraphModule, without: Collection[int]) -> list[in
     graph.graph.eliminate_dead_code()
     graph.recompile()
     return numbers
+
+
+def written_input(graph: fx.GraphModule) -> str | None:
+    """The name of an operation in the graph that writes to a tensor from outside it."""
+    for node in graph.graph.nodes:
+        if any(_is_outside(written) for written in _written_by(node)):
+            return str(node.target._schema.name).removeprefix("aten::")
+    return None
+
+
+def _written_by(node: fx.Node) -> list[Any]:
+    """The arguments that an operation writes to."""
+    schema = getattr(node.target, "_schema", None)
+    if schema is None or not schema.is_mutable:
+        return []
+    written = [a.alias_info is not None and a.alias_info.is_write for a in schema.arguments]
+    return pytree.tree_leaves([given for given, is_written in zip(node.args, written, strict=False) if is_written])
+
+
+def _is_outside(node: Any) -> bool:
+    while isinstance(node, fx.Node) and _is_view(node):
+        (node, *_) = node.args
+    return isinstance(node, fx.Node) and node.op in ("placeholder", "get_attr")
+
+
+def _is_view(node: fx.Node) -> bool:
+    return isinstance(node.target, torch._ops.OpOverload) and node.target.is_view
 
 
 def lift_constants(graph: fx.GraphModule, find: Callable[[Tensor], Source | None]) -> list[tuple[Source, Tensor]]:

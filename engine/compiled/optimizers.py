@@ -30,7 +30,8 @@ class OptimizerPlaces:
             {key: add(value, _state(self._optimizer, p, key)) for key, value in _tensors(self._optimizer, p).items()}
             for p in self._parameters
         ]
-        self._rates = [add(rate(group), _rate_source(group)) for group in self._optimizer.param_groups]
+        groups = self._optimizer.param_groups
+        self._rates = [add(rate(group), _rate_source(self._optimizer, i)) for i, group in enumerate(groups)]
 
     def take(self, given: Sequence[Tensor]) -> None:
         """Let the problem have an optimizer that holds its parameters of now, with other tensors as its state."""
@@ -74,8 +75,8 @@ def _state(optimizer: Optimizer, parameter: Tensor, key: str) -> Source:
     return lambda reading: optimizer.state[parameter][key]
 
 
-def _rate_source(group: dict[str, Any]) -> Source:
-    return lambda reading: rate(group)
+def _rate_source(optimizer: Optimizer, group: int) -> Source:
+    return lambda reading: rate(optimizer.param_groups[group])  # which load_state_dict() makes anew
 
 
 def rate(group: dict[str, Any]) -> Tensor:

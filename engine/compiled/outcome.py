@@ -103,7 +103,7 @@ class Outcome:
             pick(swept) if swept is not None else None,
             {name: pick(numbers) for name, numbers in self.cotangents.items()},
         )
-        metrics = {key: outputs[i] for key, i in self.metrics.items()}
+        metrics = {key: outputs[i].detach() for key, i in self.metrics.items()}  # some are views of parameters
         return outputs[self.loss], metrics, LevelGradients(*gradients)
 
     def memory(self, name: str, outputs: Sequence[Tensor]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ through the code, met so far, the steps take now, and hands over the tensors tha
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from types import FunctionType
 from typing import Any, NamedTuple, TypeAlias
@@ -19,8 +20,15 @@ from ...hypergrad.errors import TracingError
 from ...problems.problem import Problem
 from .reasons import chain, reason_of
 
-WAYS = 4
+WAYS = 8
 """Different ways through training steps that are followed before they are taken to change all the time."""
+
+STATIC = {
+    "automatic_dynamic_shapes": False,
+    "assume_static_by_default": True,
+    "specialize_float": True,
+    "recompile_limit": WAYS + 1,  # they are counted here
+}
 
 
 class Reading(NamedTuple):
@@ -80,9 +88,8 @@ class Reads:
                 if not any(isinstance(cause, _NewWayError) for cause in chain(error)):
                     raise
         # A number or a size that was another before is not left open: programs are for numbers that are known.
-        with torch._dynamo.config.patch(
-            automatic_dynamic_shapes=False, assume_static_by_default=True, specialize_float=True
-        ):
+        with warnings.catch_warnings(), torch._dynamo.config.patch(STATIC):
+            warnings.simplefilter("ignore")  # what cannot be followed is said once, by the problem's name
             self._static = True
             try:
                 self._follow(self._problems, batches)
@@ -136,12 +143,15 @@ def _changed(graph: torch.fx.GraphModule) -> str:
     effects = InstructionTranslator.current_tx().output.side_effects
     if effects.is_empty():
         return ""
-    sources = (getattr(variable, "source", None) for variable in effects._get_modified_vars())
-    names = sorted({_in_words(source.name) for source in sources if source is not None})
-    return " and ".join(names) or "Python objects"
+    names = set()
+    for variable in effects._get_modified_vars():
+        if (source := getattr(variable, "source", None)) is not None:
+            attributes = effects.store_attr_mutations.get(variable, ())
+            names |= {_in_words(source.name) + suffix for suffix in ([f".{a}" for a in attributes] or [""])}
+    return " and ".join(sorted(names)) or "Python objects"
 
 
 def _in_words(name: Any) -> str:
     """``L['problems'][0]`` is what the code calls ``self``."""
-    path = name() if callable(name) else name
-    return re.sub(r"L\['problems'\]\[\d+\]", "self", path)
+    path = re.sub(r"L\['problems'\]\[\d+\]", "self", name() if callable(name) else name)
+    return re.sub(r"^G\['?[^'\]]*'?\]\.?", "the global ", path) if path.startswith("G[") else path

@@ -9,8 +9,9 @@ import torch
 
 from ...hypergrad.errors import TracingError
 
-NOT_TO_BLAME = (Path(torch.__file__).parent, Path(__file__).parent)
+NOT_TO_BLAME = (Path(torch.__file__).parent, Path(__file__).parent, Path(traceback.__file__).parent)
 """Where code runs that is only in between."""
+DATA_DEPENDENT = ("DataDependentOutputException", "DynamicOutputShapeException", "GuardOnDataDependentSymNode")
 
 
 def reason_of(error: BaseException) -> TracingError:
@@ -19,7 +20,7 @@ def reason_of(error: BaseException) -> TracingError:
         if isinstance(cause, TracingError):
             return cause
     kind = type(error).__name__
-    if kind in ("DataDependentOutputException", "DynamicOutputShapeException", "GuardOnDataDependentSymNode"):
+    if any(type(cause).__name__ in DATA_DEPENDENT for cause in chain(error)):
         return TracingError(
             f"{_where(error)}numbers are read out of tensors (.item(), float(), an if, a shape that depends on values)"
         )
@@ -39,7 +40,7 @@ def chain(error: BaseException | None) -> list[BaseException]:
 
 def _where(error: BaseException) -> str:
     """The line it happened at, the last that is not torch's; in code that torch only followed, what it says."""
-    followed = getattr(error, "real_stack", None)
+    followed = next((stack for cause in chain(error) if (stack := getattr(cause, "real_stack", None))), None)
     frames = [*traceback.extract_tb(error.__traceback__), *(followed or ())]
     own = [frame for frame in frames if not set(NOT_TO_BLAME) & set(Path(frame.filename).parents)]
     own = [frame for frame in own if "<" not in frame.filename]

@@ -18,12 +18,13 @@ from torch._decomp import get_decompositions
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from ...hypergrad.errors import TracingError
 from ...hypergrad.replay import RandomState
 from ...hypergrad.tracing import tracing
 from ...problems.problem import Problem
 from ..gradients import Gradients
 from .draws import Draw, Drawing, lift_draws
-from .graphs import copied_inputs, distinct_outputs, drop_unused_inputs, lift_constants
+from .graphs import copied_inputs, distinct_outputs, drop_unused_inputs, lift_constants, written_input
 from .outcome import Outcome, Outputs
 from .reads import Source
 from .reasons import reason_of
@@ -86,11 +87,14 @@ def record(stage: Stage, gradients: Gradients, problem: Problem) -> Recording:
         return outputs.tensors
 
     try:
-        graph, examples = _traced(step, stage.tensors)
+        with stage.others_kept():
+            graph, examples = _traced(step, stage.tensors)
     except Exception as error:
         raise reason_of(error) from error
     finally:
         random.restore()
+    if (operation := written_input(graph)) is not None:
+        raise TracingError(f"training_step writes to a tensor that stays ({operation}), at each evaluation once more")
     unmoved = copied_inputs(graph) & {number for _, number in found[-1].buffers}
     outcome = dataclasses.replace(found[-1], buffers=[b for b in found[-1].buffers if b[1] not in unmoved])
     order = distinct_outputs(graph, without=unmoved)

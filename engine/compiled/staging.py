@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from ...hypergrad.errors import TracingError
 from ...problems.level import ProblemLevel
 from ...problems.moment import Moment
 from ...problems.problem import Problem
@@ -47,10 +48,33 @@ class Stage:
         readers = [problems[name] for name in moments if problems[name].method.reads_optimizer]
         self._former: dict[str, dict[str, Any]] = {}
         self._optimizers = [OptimizerPlaces(problem, self._add) for problem in readers]
+        placed = {id(tensor) for tensor in self.tensors}
+        self._others = [tensor for tensor in reading.tensors if id(tensor) not in placed]
 
     def elsewhere(self, tensor: Tensor) -> Source | None:
-        """Where a tensor that is none of these is found, if training steps read it."""
+        """Where a tensor that is none of these is found, if training steps read it.
+
+        Raises:
+            TracingError: It is a parameter, and no other tensor was in its place.
+        """
+        for name, level in self._levels.items():
+            if any(tensor is parameter for parameter in level.parameters):
+                raise TracingError(
+                    f"a parameter of '{name}' is read other than through that problem's module, where no other tensor "
+                    "can stand in for it; read it as self.module.weight, or by calling the problem"
+                )
         return self._read.get(id(tensor))
+
+    @contextmanager
+    def others_kept(self) -> Iterator[None]:
+        """Undo what the block writes to tensors that nothing stands in for: recording computes with them for real."""
+        others = [(tensor, tensor._version, tensor.detach().clone()) for tensor in self._others]
+        try:
+            yield
+        finally:
+            for tensor, version, kept in others:
+                if tensor._version != version:
+                    tensor.detach().copy_(kept)
 
     @contextmanager
     def taken_by(self, given: Sequence[Tensor], begin: Callable[[str], None]) -> Iterator[list[tuple[Place, Tensor]]]:

@@ -21,6 +21,8 @@ from .recording import Recording, record
 from .shown import show
 from .staging import Stage
 
+CHANGES = 8
+"""So many steps may take something for granted that no other does, before that is taken to change all the time."""
 SECONDS, SECONDS_PER_OPERATION = 2.0, 0.015
 """What compiling takes, and what it takes more for each operation; as measured on one core of a server."""
 
@@ -89,15 +91,20 @@ class CompiledStep:
     def _step(self, moment: Moment) -> Result | None:
         if self._reads is None:
             for problem in self._members:
-                _refuse(problem, "it" if problem is self._problem else f"'{problem.name}' below it")
+                _refuse(problem, "its own" if problem is self._problem else f"that of '{problem.name}' below")
             self._reads = Reads(self._members)
         moments = {self._problem.name: moment}
         for problem in self._below:
             moments[problem.name] = problem.level.moment or problem.level.next_moment()
         reading = self._reads.look([known.batch for known in moments.values()])
-        key = (reading.way, *[_assumed(problem) for problem in self._members])
+        key = (reading.way, *[_assumed(problem) for problem in self._below])
         if key not in self._programs:
             if key not in self._seen:
+                if len(self._seen) - len(self._programs) >= CHANGES:
+                    raise TracingError(
+                        "what its steps take for granted is another at each of them: what the method below remembers, "
+                        "or settings of an optimizer that its method reads (momentum, betas, weight decay)"
+                    )
                 self._seen.add(key)
                 return None
             self._programs[key] = self._program(moments, reading)
@@ -124,16 +131,17 @@ class CompiledStep:
         return f"its steps take {left:.2g} s more until train_iters, and compiling them about {seconds:.2g} s"
 
 
-def _refuse(problem: Problem, who: str) -> None:
+def _refuse(problem: Problem, whose: str) -> None:
     """Refuse what is known beforehand not to fit into a program."""
+    name, level = problem.method.name, problem.level
     if problem.method.needs_tape:
-        raise TracingError(f"{who} is differentiated by {problem.method.name}, which follows the steps that were taken")
-    if problem.level.update.scaler is not None:
-        raise TracingError(f"the loss of {who} is scaled anew from step to step (precision='fp16')")
-    if problem.method.differentiates_choices or problem.config.estimator == "score":
-        raise TracingError(f"{who} samples choices, which are drawn many times")
-    if problem.level.host_random:
-        raise TracingError(f"the training_step of {who} draws from numpy's or Python's random numbers")
+        raise TracingError(f"a method goes back through the steps that were taken ({whose}, {name})")
+    if level.update.scaler is not None:
+        raise TracingError(f"a loss is scaled anew from step to step ({whose}, with precision='fp16')")
+    if level.samples:
+        raise TracingError(f"a training_step draws choices with self.sample ({whose})")
+    if level.host_random:
+        raise TracingError(f"a training_step draws from numpy's or Python's random numbers ({whose})")
 
 
 def _assumed(problem: Problem) -> Hashable:

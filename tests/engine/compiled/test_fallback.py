@@ -1,0 +1,195 @@
+"""What cannot be compiled runs eagerly, to the same bits, and says once which problem it is and why."""
+
+from __future__ import annotations
+
+import random
+import re
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import Normal
+
+from multilevel import GMRES
+from multilevel.hypergrad.errors import CompileWarning
+
+from ...givens import Given
+from .builds import bilevel
+from .solo import base, solo
+from .twins import Build, Twins
+
+pytestmark = pytest.mark.usefixtures("recorded")
+
+Step = Callable[[Given, Any], Any]
+
+
+def appends(problem: Given, batch: Any) -> Tensor:
+    problem.events.append("step")
+    return base(problem)
+
+
+def keeps_a_tensor(problem: Given, batch: Any) -> Tensor:
+    problem.last = problem.module().detach()
+    return base(problem)
+
+
+def counts(problem: Given, batch: Any) -> Tensor:
+    problem.calls += 1
+    return base(problem)
+
+
+def prints(problem: Given, batch: Any) -> Tensor:
+    print(end="")
+    return base(problem)
+
+
+def reads_a_metric(problem: Given, batch: Any) -> Any:
+    loss = base(problem)
+    return {"loss": loss, "shown": loss.item()}
+
+
+def branches(problem: Given, batch: Any) -> Tensor:
+    loss = base(problem)
+    return loss if loss > 1 else 2 * loss
+
+
+def selects(problem: Given, batch: Any) -> Tensor:
+    values = problem.module()
+    return values[values > 1].square().sum() + base(problem)
+
+
+def draws_from_numpy(problem: Given, batch: Any) -> Tensor:
+    return base(problem) * np.random.rand()
+
+
+def draws_from_python(problem: Given, batch: Any) -> Tensor:
+    return base(problem) * random.random()
+
+
+def samples(problem: Given, batch: Any) -> Tensor:
+    values = problem.module()
+    return (values - problem.sample(Normal(values.detach(), 1.0))).square().sum()
+
+
+def schedules(problem: Given, batch: Any) -> Tensor:
+    return base(problem) * 0.9**problem.count
+
+
+def shows_its_count(problem: Given, batch: Any) -> Any:
+    return {"loss": base(problem), "count": problem.count}
+
+
+def writes(problem: Given, batch: Any) -> Tensor:
+    problem.target.add_(1)
+    return (problem.module() - problem.target).square().sum()
+
+
+def bypasses(problem: Given, batch: Any) -> Tensor:
+    """Reads its parameter where nothing can stand in for it."""
+    return base(problem) + problem.captured.square().sum()
+
+
+REASONS: dict[Step, str] = {
+    appends: "training_step changes self.events",
+    keeps_a_tensor: "training_step changes self.last",
+    counts: "training_step changes self.calls",
+    prints: "at test_fallback.py:[0-9]+, .*print",
+    reads_a_metric: "numbers are read out of tensors",
+    branches: "at test_fallback.py:[0-9]+, .*data-dependent branching",
+    selects: "at test_fallback.py:[0-9]+, numbers are read out of tensors",
+    draws_from_numpy: "numpy's or Python's random numbers",
+    draws_from_python: "numpy's or Python's random numbers",
+    samples: ".",
+    schedules: "a new way each of 4 times: .*self.count",
+    shows_its_count: "a new way each of 4 times: .*self.count",
+    writes: r"training_step writes to a tensor that stays \(add_\)",
+    bypasses: "a parameter of 'fit' is read other than through that problem's module",
+}
+
+
+def given(step: Step) -> Build:
+    return solo(
+        step, attributes=lambda p: {"calls": 0, "target": torch.ones(2), "captured": p.module.value, "last": None}
+    )
+
+
+@pytest.mark.parametrize("step", REASONS, ids=lambda step: step.__name__)
+def test_a_step_that_cannot_be_compiled(step: Step) -> None:
+    twins = Twins(given(step))
+    with pytest.warns(CompileWarning) as caught:
+        twins.step(8)
+    twins.assert_equal(within=0.0)
+    (warning,) = caught
+    reason = twins.compilation("fit").reason or ""
+    assert str(warning.message) == f"problem 'fit' is not compiled and runs eagerly: {reason}"
+    assert re.search(REASONS[step], reason)
+    assert twins.compilation("fit").programs == 0
+
+
+def test_only_the_problem_that_cannot_is_eager() -> None:
+    """GMRES reads numbers while it differentiates the lower; the lower's own steps are none the worse for it."""
+    twins = Twins(bilevel(GMRES(2)))
+    with pytest.warns(CompileWarning, match="problem 'upper' is not compiled .*: gmres decides by numbers"):
+        twins.step()
+    twins.assert_equal()
+    assert twins.compilation("lower").programs == 1
+
+
+def test_a_scaled_loss() -> None:
+    twins = Twins(solo(lambda problem, batch: base(problem), precision="fp16"))
+    with pytest.warns(CompileWarning, match="precision='fp16'"):
+        twins.step()
+    twins.assert_equal(within=0.0)
+
+
+def test_a_compiler_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch._inductor
+
+    def fails(graph: Any, examples: Any, **options: Any) -> Any:
+        raise RuntimeError("no C++ compiler\nlong story")
+
+    monkeypatch.setattr(torch._inductor, "standalone_compile", fails)
+    twins = Twins(solo(lambda problem, batch: base(problem)))
+    with pytest.warns(CompileWarning, match="problem 'fit' is not compiled .*RuntimeError: no C\\+\\+ compiler$"):
+        twins.step()
+    twins.assert_equal(within=0.0)
+
+
+def test_a_run_that_is_nearly_over_is_not_worth_it() -> None:
+    twins = Twins(solo(lambda problem, batch: base(problem)), train_iters=8)
+    with pytest.warns(CompileWarning, match="s more until train_iters, and compiling them about 2"):
+        twins.step(8)
+    twins.assert_equal(within=0.0)
+
+
+def test_a_shape_that_comes_late_is_eager_and_the_others_stay_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = [torch.ones(2)] * 4 + [torch.ones(1)] * 8
+    twins = Twins(solo(lambda problem, batch: base(problem) * batch.sum(), data=lambda: data))
+    twins.step(4)
+    left = twins.compiled._stepper._compiled["fit"]
+    monkeypatch.setattr(left, "_time_left", lambda: 0.0)
+    twins.step(10)
+    twins.assert_equal()
+    twins.assert_compiled(1)
+
+
+def test_an_error_of_the_step_itself_is_the_eager_one() -> None:
+    def fails(problem: Given, batch: Any) -> Tensor:
+        if problem.count == 0:
+            raise KeyError("mine")
+        return base(problem)
+
+    with pytest.raises(KeyError, match="mine"):
+        Twins(solo(fails)).step(1)
+
+
+def test_without_the_option_nothing_is_compiled() -> None:
+    twins = Twins(solo(lambda problem, batch: base(problem)), compile=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        twins.step()
+    assert twins.compiled.compilations == {}

@@ -1,0 +1,63 @@
+"""The compiler itself: few programs, for each takes seconds to make."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from multilevel import CG, Neumann
+
+from .builds import bilevel, hierarchy
+from .twins import Twins
+
+pytestmark = pytest.mark.filterwarnings("ignore::multilevel.NumericsWarning")
+
+ADAM = partial(torch.optim.Adam, lr=0.01)
+METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "darts": ("darts", {}),
+    "identity": ("identity", {}),
+    "neumann": (Neumann(2, 0.1), {}),
+    "cg": (CG(2, damping=0.5), {}),
+    "cg warm": (CG(2, warm_start=True), {}),
+    "sama": ("sama", {}),
+    "sama adam": ("sama", {"optimizer": ADAM}),
+}
+
+
+def dropping() -> nn.Module:
+    return nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Dropout(0.3), nn.Linear(2, 1))
+
+
+def line() -> nn.Module:
+    return nn.Linear(2, 1)
+
+
+def test_two_levels() -> None:
+    twins = Twins(bilevel(CG(1, damping=0.5), module=line))
+    twins.step(4)
+    twins.assert_equal()
+    twins.assert_compiled()
+    assert all(compilation.seconds > 0 for compilation in twins.compiled.compilations.values())
+
+
+@pytest.mark.slow
+def test_dropout_and_running_statistics() -> None:
+    twins = Twins(bilevel(CG(1, damping=0.5, warm_start=True), module=dropping))
+    twins.step(5)
+    twins.assert_equal()
+    twins.assert_compiled()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("problem", ["bilevel", "chain", "diamond"])
+@pytest.mark.parametrize("key", METHODS)
+def test_every_method_on_every_hierarchy(key: str, problem: str) -> None:
+    method, parts = METHODS[key]
+    twins = Twins(bilevel(method, **parts) if problem == "bilevel" else hierarchy(problem, method, **parts))
+    twins.step(6)
+    twins.assert_equal()
+    twins.assert_compiled()
