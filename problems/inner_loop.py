@@ -129,8 +129,10 @@ class InnerLoop:
         copy = object.__new__(InnerLoop)
         copy.__dict__.update(self.__dict__)
         copy._steps, copy._left = list(self._steps), dict(self._left)
-        steps = [dataclasses.replace(step, graph=None) for step in self._tape.steps]
-        copy._tape = dataclasses.replace(self._tape, steps=steps)
+        tape = self._tape
+        start = tape.start if tape.steps else tuple(t.clone() for t in tape.start)
+        steps = [dataclasses.replace(step, graph=None) for step in tape.steps]
+        copy._tape = dataclasses.replace(tape, start=start, steps=steps)
         return copy
 
     def become(self, other: InnerLoop) -> None:

@@ -76,7 +76,7 @@ def built(run_dir: Path | None, *watching: Callback, every: int = 0) -> Engine:
     problems = [
         part("top"),
         part("mid", type={"name": "cg", "warm_start": True}, unroll_steps=2),
-        part("low", type="unroll", unroll_steps=2),
+        part("low", type={"name": "unroll", "checkpoints": "all"}, unroll_steps=2),
     ]
     where = str(run_dir) if run_dir is not None else None
     config = EngineConfig(train_iters=8, seed=0, valid_step=4, run_dir=where, checkpoint_every=every)

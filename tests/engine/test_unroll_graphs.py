@@ -15,8 +15,8 @@ from multilevel import Callback, Engine, EngineConfig, Problem, ProblemError, Un
 from multilevel.hypergrad.tape import Graph
 
 from ..conftest import EXACT
-from ..givens import assert_same
-from .unrolled import STEPS, Lower, Upper, assert_alike, batches, engine_of, net, trained, uses_graphs
+from ..givens import assert_same, bits
+from .unrolled import STEPS, Lower, Upper, advance, assert_alike, batches, engine_of, net, trained, uses_graphs
 
 
 class Recurrent(nn.Module):
@@ -57,6 +57,21 @@ def test_a_run_goes_the_same_way_and_evaluates_nothing_again(parts: dict[str, An
     assert uses_graphs(assert_alike(steps, **parts))
 
 
+@pytest.mark.parametrize("parts", PARTS.values(), ids=PARTS.keys())
+def test_a_run_that_goes_on_from_within_a_loop_ends_at_the_same_bits(parts: dict[str, Any]) -> None:
+    """A checkpoint has no graphs."""
+    parts = dict(parts)
+    method = Unroll(**parts.pop("method", {}))
+    whole, first, second = (engine_of(method, **parts) for _ in range(3))
+    torch.manual_seed(6)
+    advance(whole, 3 * STEPS)
+    torch.manual_seed(6)
+    advance(first, STEPS + 2)
+    second.load_state_dict(first.state_dict())
+    advance(second, 2 * STEPS - 2)
+    assert_same(bits(second), bits(whole))
+
+
 def two_rates(parameters: Any, lr: float) -> Optimizer:
     first, *others = parameters
     return SGD([{"params": [first], "lr": lr / 2}, {"params": others}], lr=lr)
@@ -81,8 +96,7 @@ def test_parameters_that_are_read_past_the_module_are_trained_as_ever() -> None:
     ends = []
     for method in (Unroll(), Unroll(checkpoints="all"), "cg"):
         engine = engine_of(method, ReadsItsParameters, unroll_steps=10**6)  # type: ignore[arg-type]
-        for _ in range(STEPS):
-            engine.step()
+        advance(engine, STEPS)
         ends.append([p.detach().clone() for p in engine["lower"].parameters])
         if method != "cg":
             with pytest.raises(ProblemError, match="taken again, end"):
@@ -136,8 +150,7 @@ def test_a_training_step_that_writes_to_its_parameters_does(lower: type[Lower]) 
     runs = []
     for method in (Unroll(), "cg"):
         engine = engine_of(method, lower, unroll_steps=10**6)  # type: ignore[arg-type]
-        for _ in range(3):
-            engine.step()
+        advance(engine, 3)
         runs.append([p.detach().clone() for p in engine["lower"].parameters])
     torch.testing.assert_close(runs[0], runs[1], rtol=0, atol=0)
 
@@ -162,8 +175,7 @@ def test_hooks_on_parameters_and_optimizers_are_heard() -> None:
             optimizer.param_groups[0]["params"][1].grad.mul_(0.5)
 
         low.optimizer.register_step_pre_hook(halve)
-        for _ in range(3):
-            engine.step()
+        advance(engine, 3)
         runs.append([p.detach().clone() for p in low.parameters])
     assert_same(runs[0], runs[1])
 

@@ -71,6 +71,12 @@ def engine_of(
     return Engine([up, low], edges=[(up, low)], config=EngineConfig(train_iters=10**6, **(engine or {})))
 
 
+def advance(engine: Engine, steps: int) -> None:
+    """So many engine steps."""
+    for _ in range(steps):
+        engine.step()
+
+
 def trained(engine: Engine, steps: int) -> list[Tensor]:
     """Where the parameters were after each step, and the hypergradient of the upper."""
     torch.manual_seed(4)
@@ -89,8 +95,7 @@ def assert_alike(steps: int = 2 * STEPS + 2, *, method: dict[str, Any] | None = 
     torch.testing.assert_close(trained(graphs, steps), trained(again, steps), rtol=EXACT, atol=EXACT)
     unasked = engine_of(Unroll(**(method or {})), **parts)
     torch.manual_seed(4)
-    for _ in range(steps):
-        unasked.step()
+    advance(unasked, steps)
     assert_same(bits(unasked), bits(graphs))
     return unasked
 
