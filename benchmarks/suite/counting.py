@@ -51,7 +51,7 @@ class CountingEngine:
         **options: Any,
     ) -> Any:
         """Count one, and run it."""
-        if any(t.dim() for t in tensors):
+        if any(not isinstance(t, Tensor) or t.dim() for t in tensors):  # or where in a graph one was computed
             self._passes.products += 1
         elif create_graph:
             self._passes.recorded += 1
