@@ -38,6 +38,11 @@ def direct_step(optimizer: Optimizer) -> Callable[[], Any]:
 
 def is_watched(optimizer: Optimizer) -> bool:
     """Whether anything but a scheduler may want to know of an optimizer's steps, or took their place."""
+    return is_hooked(optimizer) or bool(torch.autograd.profiler._is_profiler_enabled)
+
+
+def is_hooked(optimizer: Optimizer) -> bool:
+    """Whether anything but a scheduler acts when an optimizer steps, or took the step's place."""
     own = vars(optimizer).get("step")
     if own is not None and not _is_the_schedulers(own, optimizer):
         return True  # a scaler or a user put it there
@@ -46,7 +51,6 @@ def is_watched(optimizer: Optimizer) -> bool:
         or optimizer._optimizer_step_post_hooks
         or torch_optimizer._global_optimizer_pre_hooks
         or torch_optimizer._global_optimizer_post_hooks
-        or torch.autograd.profiler._is_profiler_enabled
     )
 
 

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
-from torch.optim import Optimizer
-from torch.optim import optimizer as torch_optimizer
 
 from ..hypergrad.autograd import scalar_gradients
 from ..hypergrad.tape import Gradient, Graph
 from ..hypergrad.tensors import Tensors
+from .optimizer_step import is_hooked
 
 if TYPE_CHECKING:
     from .problem import Problem
@@ -52,7 +51,7 @@ class StepGraphs:
     def copies(self) -> Tensors | None:
         """Copies of the parameters to train at; ``None`` where it has to be the parameters themselves."""
         hooked = any([p._backward_hooks for p in self._parameters])
-        if hooked or self._hidden_writes or _is_interfered_with(self._problem.optimizer):
+        if hooked or self._hidden_writes or is_hooked(self._problem.optimizer):
             self.forget()
             return None
         versions = written(self._parameters), self._inputs_written()
@@ -146,15 +145,3 @@ def _sum(x: Tensor | None, y: Tensor | None) -> Tensor | None:
     if x is None or y is None:
         return x if y is None else y.detach()
     return x + y.detach()
-
-
-def _is_interfered_with(optimizer: Optimizer) -> bool:
-    """Whether something besides the optimizer's own step, or a scheduler that counts it, may move its parameters."""
-    step = vars(optimizer).get("step")
-    return bool(
-        (step is not None and not hasattr(step, "_wrapped_by_lr_sched"))
-        or optimizer._optimizer_step_pre_hooks
-        or optimizer._optimizer_step_post_hooks
-        or torch_optimizer._global_optimizer_pre_hooks
-        or torch_optimizer._global_optimizer_post_hooks
-    )

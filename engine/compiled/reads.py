@@ -14,21 +14,25 @@ from types import FunctionType
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
+import torch._dynamo
 from torch import Tensor
 
 from ...hypergrad.errors import TracingError
 from ...problems.problem import Problem
 from .reasons import chain, reason_of
 
-WAYS = 8
-"""Different ways through training steps that are followed before they are taken to change all the time."""
+WAYS = 6
+"""Different ways through training steps that are followed before they are taken to change all the time; torch itself
+ends at eight."""
 
 STATIC = {
     "automatic_dynamic_shapes": False,
     "assume_static_by_default": True,
     "specialize_float": True,
-    "recompile_limit": WAYS + 1,  # they are counted here
+    "trace_autograd_ops": True,  # a training step may take derivatives of its own; only later torch follows these
 }
+STATIC = {key: value for key, value in STATIC.items() if hasattr(torch._dynamo.config, key)}
+"""How a new way is followed: a number or a size that was another before is not left open."""
 
 
 class Reading(NamedTuple):
@@ -87,7 +91,6 @@ class Reads:
             except Exception as error:
                 if not any(isinstance(cause, _NewWayError) for cause in chain(error)):
                     raise
-        # A number or a size that was another before is not left open: programs are for numbers that are known.
         with warnings.catch_warnings(), torch._dynamo.config.patch(STATIC):
             warnings.simplefilter("ignore")  # what cannot be followed is said once, by the problem's name
             self._static = True

@@ -103,9 +103,9 @@ REASONS: dict[Step, str] = {
     selects: "at test_fallback.py:[0-9]+, numbers are read out of tensors",
     draws_from_numpy: "numpy's or Python's random numbers",
     draws_from_python: "numpy's or Python's random numbers",
-    samples: ".",
-    schedules: "a new way each of 4 times: .*self.count",
-    shows_its_count: "a new way each of 4 times: .*self.count",
+    samples: "draws choices with self.sample",
+    schedules: "a new way each of 6 times: .*self.count",
+    shows_its_count: "a new way each of 6 times: .*self.count",
     writes: r"training_step writes to a tensor that stays \(add_\)",
     bypasses: "a parameter of 'fit' is read other than through that problem's module",
 }
@@ -121,7 +121,7 @@ def given(step: Step) -> Build:
 def test_a_step_that_cannot_be_compiled(step: Step) -> None:
     twins = Twins(given(step))
     with pytest.warns(CompileWarning) as caught:
-        twins.step(8)
+        twins.step(12)
     twins.assert_equal(within=0.0)
     (warning,) = caught
     reason = twins.compilation("fit").reason or ""
@@ -133,7 +133,7 @@ def test_a_step_that_cannot_be_compiled(step: Step) -> None:
 def test_only_the_problem_that_cannot_is_eager() -> None:
     """GMRES reads numbers while it differentiates the lower; the lower's own steps are none the worse for it."""
     twins = Twins(bilevel(GMRES(2)))
-    with pytest.warns(CompileWarning, match="problem 'upper' is not compiled .*: gmres decides by numbers"):
+    with pytest.warns(CompileWarning, match="problem 'upper' is not compiled .*: gmres looks at numbers"):
         twins.step()
     twins.assert_equal()
     assert twins.compilation("lower").programs == 1

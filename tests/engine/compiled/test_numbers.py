@@ -34,12 +34,12 @@ COMPILED: dict[str, tuple[Any, dict[str, Any]]] = {
     "sama momentum": ("sama", {"optimizer": MOMENTUM}),
 }
 EAGER: dict[str, tuple[Any, str]] = {
-    "minres": (MINRES(3), "minres decides by numbers how it goes on"),
-    "gmres": (GMRES(3), "gmres decides by numbers how it goes on"),
+    "minres": (MINRES(3), "minres looks at numbers"),
+    "gmres": (GMRES(3), "gmres looks at numbers"),
     "exact": ("exact", "."),
     "nystrom": (Nystrom(2), "."),
     "neumann": (Neumann(2, alpha="auto"), "another at each of them"),
-    "unroll": ("unroll", "follows the steps that were taken"),
+    "unroll": ("unroll", "goes back through the steps that were taken"),
 }
 
 
