@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -178,13 +179,14 @@ class Stepper:
         problems = self._engine.problems
         for problem in problems.values():
             update = problem.level.update
-            update.optimizer_step = CompiledUpdate(problem, update.optimizer_step)
+            left = partial(self._time_left, problem.name, "update")
+            update.optimizer_step = CompiledUpdate(problem, update.optimizer_step, left)
         return {n: CompiledStep(n, problems, self._gradients, partial(self._time_left, n)) for n in problems}
 
-    def _time_left(self, name: str) -> float:
+    def _time_left(self, name: str, part: str = "total") -> float:
         """How many seconds the level steps of a problem will take until the end of the run, as they went so far."""
         done, left = self._engine.step_count, self._engine.config.train_iters - self._engine.step_count
-        return self.times[name].total / max(done, 1) * left
+        return getattr(self.times[name], part) / done * left if done else math.inf
 
     def _remembering(self) -> RollBack:
         return RollBack(self._engine.graph, self._engine.problems, self._train_again)

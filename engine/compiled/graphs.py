@@ -14,6 +14,11 @@ from .reads import Source
 aten = torch.ops.aten
 
 
+def operations(graph: fx.GraphModule) -> int:
+    """How many operations the graph has."""
+    return len([node for node in graph.graph.nodes if node.op == "call_function"])
+
+
 def copied_inputs(graph: fx.GraphModule) -> set[int]:
     """The numbers of outputs that are nothing but copies of inputs."""
     (end,) = graph.graph.find_nodes(op="output")

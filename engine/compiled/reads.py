@@ -21,6 +21,11 @@ from ...hypergrad.errors import TracingError
 from ...problems.problem import Problem
 from .reasons import chain, reason_of
 
+try:
+    from torch._C._dynamo.eval_frame import set_eval_frame
+except ImportError:  # private to torch: where it is gone, the public way does the same
+    set_eval_frame = None  # type: ignore[assignment]
+
 WAYS = 6
 """Different ways through training steps that are followed before they are taken to change all the time; torch itself
 ends at eight."""
@@ -65,8 +70,9 @@ class Reads:
         self._reading: Reading | None = None
         # The code is a copy of its own: the ways through it are counted per code.
         name = "_".join(("steps", *(problem.name for problem in problems)))
-        function = FunctionType(_steps.__code__.replace(co_name=name), globals())
-        self._follow = torch.compile(function, fullgraph=True, backend=self._take_note)
+        self._function = FunctionType(_steps.__code__.replace(co_name=name), globals())
+        self._context: Any = torch._dynamo.optimize(self._take_note, nopython=True)
+        self._follow = self._context(self._function)
 
     def look(self, batches: list[Any]) -> Reading:
         """What the training steps read now, on these batches; nothing is computed.
@@ -86,7 +92,7 @@ class Reads:
     def _follow_once(self, batches: list[Any]) -> None:
         if self._ways:
             try:
-                self._follow(self._problems, batches)
+                self._follow_known(batches)
                 return
             except Exception as error:
                 if not any(isinstance(cause, _NewWayError) for cause in chain(error)):
@@ -98,6 +104,17 @@ class Reads:
                 self._follow(self._problems, batches)
             finally:
                 self._static = False
+
+    def _follow_known(self, batches: list[Any]) -> None:
+        if set_eval_frame is None:
+            self._follow(self._problems, batches)
+            return
+        # All that torch does around it is for code that compiles something, and takes as long as the guards.
+        before = set_eval_frame(self._context.callback)
+        try:
+            self._function(self._problems, batches)
+        finally:
+            set_eval_frame(before)
 
     def _take_note(self, graph: torch.fx.GraphModule, examples: list[Tensor]) -> Callable[..., tuple[()]]:
         if not self._static:

@@ -24,6 +24,8 @@ def reason_of(error: BaseException) -> TracingError:
         return TracingError(
             f"{_where(error)}numbers are read out of tensors (.item(), float(), an if, a shape that depends on values)"
         )
+    if "InvalidCxxCompiler" in str(error):
+        return TracingError("there is no C++ compiler here; install g++, or name one in the environment variable CXX")
     first = next((line.strip() for line in str(error).splitlines() if line.strip()), kind)
     explained = next((line.strip() for line in str(error).splitlines() if "Explanation:" in line), "")
     return TracingError(f"{_where(error)}{explained.removeprefix('Explanation: ') or f'{kind}: {first}'}")

@@ -24,7 +24,7 @@ from ...hypergrad.tracing import tracing
 from ...problems.problem import Problem
 from ..gradients import Gradients
 from .draws import Draw, Drawing, lift_draws
-from .graphs import copied_inputs, distinct_outputs, drop_unused_inputs, lift_constants, written_input
+from .graphs import copied_inputs, distinct_outputs, drop_unused_inputs, lift_constants, operations, written_input
 from .outcome import Outcome, Outputs
 from .reads import Source
 from .reasons import reason_of
@@ -58,7 +58,7 @@ class Recording:
     @property
     def operations(self) -> int:
         """How many operations the graph has."""
-        return sum(node.op == "call_function" for node in self.graph.graph.nodes)
+        return operations(self.graph)
 
 
 def record(stage: Stage, gradients: Gradients, problem: Problem) -> Recording:

@@ -11,12 +11,12 @@ from ...problems.processes import is_first_process
 
 
 @contextmanager
-def show(name: str, operations: int) -> Iterator[None]:
+def show(what: str, operations: int) -> Iterator[None]:
     """Tell on standard error what is compiled, and how long it took."""
     begun = time.perf_counter()
-    _write(f"compiling the steps of '{name}' ({operations} operations)")
+    _write(f"compiling {what} ({operations} operations)")
     yield
-    _write(f"compiled the steps of '{name}' in {time.perf_counter() - begun:.1f} s")
+    _write(f"compiled {what} in {time.perf_counter() - begun:.1f} s")
 
 
 def _write(line: str) -> None:

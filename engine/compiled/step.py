@@ -17,14 +17,13 @@ from .optimizers import settings
 from .outcome import Result
 from .program import Program
 from .reads import Reading, Reads
-from .recording import Recording, record
+from .recording import record
 from .shown import show
 from .staging import Stage
+from .worth import too_late
 
 CHANGES = 8
 """So many steps may take something for granted that no other does, before that is taken to change all the time."""
-SECONDS, SECONDS_PER_OPERATION = 2.0, 0.015
-"""What compiling takes, and what it takes more for each operation; as measured on one core of a server."""
 
 
 @dataclass
@@ -113,22 +112,15 @@ class CompiledStep:
 
     def _program(self, moments: Mapping[str, Moment], reading: Reading) -> Program | None:
         recording = record(Stage(self._problems, moments, reading), self._gradients, self._problem)
-        if (reason := self._too_late(recording)) is not None:
+        if (reason := too_late(recording.operations, self._time_left())) is not None:
             if not self.compilation.programs:
                 raise TracingError(reason)
             return None
-        with show(self._problem.name, recording.operations):
+        with show(f"the steps of '{self._problem.name}'", recording.operations):
             program = Program(recording, self._problem, self._problems)
         self.compilation.programs += 1
         self.compilation.seconds += program.seconds
         return program
-
-    def _too_late(self, recording: Recording) -> str | None:
-        """Why compiling cannot pay any more, where it cannot."""
-        seconds, left = SECONDS + SECONDS_PER_OPERATION * recording.operations, self._time_left()
-        if left > seconds:
-            return None
-        return f"its steps take {left:.2g} s more until train_iters, and compiling them about {seconds:.2g} s"
 
 
 def _refuse(problem: Problem, whose: str) -> None:

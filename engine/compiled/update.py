@@ -18,8 +18,11 @@ from ...hypergrad.tracing import tracing
 from ...hypergrad.updates import group_options, update_rule
 from ...problems.optimizer_step import is_watched, tell_scheduler
 from ...problems.problem import Problem
+from .graphs import operations
 from .lowering import Function, compiled, laid_out
 from .optimizers import rate, settings
+from .shown import show
+from .worth import too_late
 
 WORTH_IT = (Adam, AdamW, RMSprop, Adagrad)
 """Those that go over the parameters many times. Gradient descent, which does so once, gains nothing."""
@@ -31,13 +34,15 @@ class CompiledUpdate:
     Args:
         problem: The problem.
         eager: Steps it otherwise: for the first time, and where something watches it or some gradient is missing.
+        time_left: How many seconds that will take until the end of the run.
     """
 
-    def __init__(self, problem: Problem, eager: Callable[[], Any]) -> None:
+    def __init__(self, problem: Problem, eager: Callable[[], Any], time_left: Callable[[], float]) -> None:
         self._name = problem.name
         self._optimizer: Any = problem.optimizer
         self._parameters = problem.level.parameters
         self._eager = eager
+        self._time_left = time_left
         held = [p for group in self._optimizer.param_groups for p in group["params"]]
         same = {id(p) for p in held} == {id(p) for p in self._parameters}
         self._fits = type(self._optimizer) in WORTH_IT and same
@@ -99,4 +104,7 @@ class CompiledUpdate:
         examples = [mode.from_tensor(t.detach()) for t in self._inputs()]
         with mode, torch.no_grad():
             graph = make_fx(step, tracing_mode="real")(*examples)
-        return compiled(graph, examples)
+        if (reason := too_late(operations(graph), self._time_left())) is not None:
+            raise TracingError(reason)
+        with show(f"the optimizer of '{self._name}'", operations(graph)):
+            return compiled(graph, examples)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from functools import partial
 from typing import Any
 
@@ -14,7 +16,10 @@ from multilevel import CG, Neumann
 from .builds import bilevel, hierarchy
 from .twins import Twins
 
-pytestmark = pytest.mark.filterwarnings("ignore::multilevel.NumericsWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::multilevel.NumericsWarning"),
+    pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="no C++ compiler here"),
+]
 
 ADAM = partial(torch.optim.Adam, lr=0.01)
 METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
