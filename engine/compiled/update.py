@@ -21,11 +21,16 @@ from ...problems.problem import Problem
 from .graphs import operations
 from .lowering import Function, compiled, laid_out
 from .optimizers import rate, settings
+from .reasons import reason_of
 from .shown import show
 from .worth import too_late
 
 WORTH_IT = (Adam, AdamW, RMSprop, Adagrad)
 """Those that go over the parameters many times. Gradient descent, which does so once, gains nothing."""
+
+
+CHANGES = 4
+"""So often its settings may change before they are taken to do so all the time. The learning rate is no part of it."""
 
 
 class CompiledUpdate:
@@ -48,33 +53,45 @@ class CompiledUpdate:
         self._fits = type(self._optimizer) in WORTH_IT and same
         self._function: Function | None = None
         self._settings: Hashable = None
+        self._programs = 0
 
     def __call__(self) -> None:
         """Take a step."""
-        gradients = [p.grad for p in self._parameters]
-        if not self._fits or is_watched(self._optimizer) or any(g is None or g.is_sparse for g in gradients):
+        if not self._fits or not self._is_ready():
             self._eager()
             return
-        if self._function is None or self._settings != settings(self._optimizer):
-            self._prepare()
-        if self._function is None:
-            self._eager()
-            return
+        assert self._function is not None
         tell_scheduler(self._optimizer)
         with torch.no_grad():
             self._function(*self._inputs())
         increment_version(self._parameters)
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether there is a program."""
+        return self._function is not None
+
+    def _is_ready(self) -> bool:
+        """Whether the program is there and fits this step."""
+        if is_watched(self._optimizer) or any([p.grad is None or p.grad.is_sparse for p in self._parameters]):
+            return False
+        if self._function is None or self._settings != settings(self._optimizer):
+            self._prepare()
+        return self._function is not None
 
     def _prepare(self) -> None:
         self._function = None
         if any(not self._optimizer.state.get(p) for p in self._parameters):
             return  # what it will keep is not there before its first step
         self._settings = settings(self._optimizer)
+        self._programs += 1
         try:
+            if self._programs > CHANGES:
+                raise TracingError("settings that are part of the program change all the time (betas, weight decay)")
             self._function = self._compiled()
-        except TracingError as error:
+        except Exception as error:
             self._fits = False
-            message = f"the optimizer of '{self._name}' is not compiled and steps eagerly: {error}"
+            message = f"the optimizer of '{self._name}' is not compiled and steps eagerly: {reason_of(error)}"
             warnings.warn(message, CompileWarning, stacklevel=2)
 
     def _inputs(self) -> list[Tensor]:
