@@ -34,7 +34,7 @@ class Graph:
             where they are in the graph, if their values are not needed any more. Empty once somebody went back through
             them, which frees them.
         versions: What told whether one of them, or something that they depend on, was written to since.
-        end: :func:`fingerprint` of the parameters after the step; empty where nobody looks.
+        end: :func:`fingerprint` of the parameters after the step; empty until it is taken.
     """
 
     leaves: Tensors

@@ -17,7 +17,6 @@ from ..hypergrad.tape import Step, Tape, fingerprint
 from ..hypergrad.tensors import Tensors
 from ..hypergrad.update_rules import ParameterState
 from ..hypergrad.updates import group_options, optimizer_states, update_rule
-from .hooks import Hooks
 from .moment import Moment
 from .moment_state import moment_from_state, moment_state
 from .step_graphs import StepGraphs, written
@@ -27,10 +26,6 @@ if TYPE_CHECKING:
 
 Initial = Callable[[Sequence[str], Values], Callable[[Tensors], Tensors]]
 """The starting point as a function of inputs, given their names and the values that some of them had then."""
-
-
-WATCHED = 3
-"""So many inner loops, from the first, are looked at more closely."""
 
 
 class InnerLoop:
@@ -57,8 +52,6 @@ class InnerLoop:
         # A gradient that a callback edited is not the one that has the graph, nor is a scaled one.
         plain = not problem.lowers and not problem.edits_gradients and config.precision != "fp16"
         self.graphs = StepGraphs(problem, parameters) if problem.method.keeps_graphs and plain else None
-        self._moves_parameters = type(problem).param_callback is not Hooks.param_callback
-        self._begun = 0
         try:
             self.begin()
         except ConfigError as error:
@@ -67,7 +60,6 @@ class InnerLoop:
     def begin(self, initial: Initial | None = None) -> None:
         """Forget the past: the loop starts at the current parameters."""
         self.over = False
-        self._begun += 1
         self._end = 0
         self._batches: list[Moment] = []
         self._steps: list[tuple[Moment, ...]] = []
@@ -105,8 +97,8 @@ class InnerLoop:
         """Note that the optimizer stepped."""
         self._end = written(self._parameters)
         graph = self._tape.steps[-1].graph
-        if graph is not None and self._is_watched:
-            graph.end = fingerprint(self._parameters)
+        if graph is not None:
+            graph.end = fingerprint(self._parameters)  # autograd does not count writes through ``.data``
 
     def drop_batch(self) -> None:
         """Forget the batch that was noted last: it was left out."""
@@ -164,14 +156,6 @@ class InnerLoop:
         if self.graphs is None or not self.graphs.are_kept:
             return None
         return self.graphs.gradients(loss)
-
-    @property
-    def _is_watched(self) -> bool:
-        """Whether values are compared besides autograd's counts of writes, which ``.data`` goes past.
-
-        That takes time. Code that does so usually does it always, and is found out in the first loops.
-        """
-        return self._begun <= WATCHED or self._moves_parameters
 
     def _drop_moved(self) -> None:
         """Where the parameters were written to since the last step, it did not lead here: let it be taken again."""

@@ -18,10 +18,6 @@ if TYPE_CHECKING:
     from .problem import Problem
 
 
-LOOKS = 5
-"""So many evaluations, from the first, are looked at more closely."""
-
-
 class StepGraphs:
     """The graphs of the gradients of a problem's current step.
 
@@ -37,7 +33,6 @@ class StepGraphs:
         self._problem = problem
         self._parameters = parameters
         self._inputs: Tensors | None = None
-        self._looks = LOOKS
         self._hidden_writes = False
         self.forget()
 
@@ -87,11 +82,9 @@ class StepGraphs:
     def _taken_over(self, copies: Tensors) -> bool:
         """Whether the training step wrote to the copies. It meant the parameters.
 
-        Autograd counts writes, but not those through ``.data``. To look for these takes time, and code that does so
-        usually does it always.
+        Autograd counts writes, but not those through ``.data``.
         """
-        hidden = self._looks > 0 and any(not torch.equal(p, c) for p, c in zip(self._parameters, copies, strict=True))
-        self._looks -= self._looks > 0
+        hidden = any(not torch.equal(p, c) for p, c in zip(self._parameters, copies, strict=True))
         if not hidden and not written(copies):
             return False
         self._hidden_writes |= not written(copies)

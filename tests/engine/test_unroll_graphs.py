@@ -123,6 +123,13 @@ class ClampsHidden(Clamps):
     hidden = True
 
 
+class ClampsLate(ClampsHidden):
+    """After many steps without."""
+
+    def loss(self, batch: Any) -> Any:
+        return super().loss(batch) if self.count > 20 else Lower.loss(self, batch)
+
+
 class Scales(Lower):
     """Has a buffer that its loss multiplies by, and that it writes to."""
 
@@ -145,12 +152,12 @@ class EditsGradients(Lower):
         self.norm = sum(p.grad.square().sum() for p in self.parameters)
 
 
-@pytest.mark.parametrize("lower", [Clamps, ClampsHidden])
+@pytest.mark.parametrize("lower", [Clamps, ClampsHidden, ClampsLate])
 def test_a_training_step_that_writes_to_its_parameters_does(lower: type[Lower]) -> None:
     runs = []
     for method in (Unroll(), "cg"):
         engine = engine_of(method, lower, unroll_steps=10**6)  # type: ignore[arg-type]
-        advance(engine, 3)
+        advance(engine, 24)
         runs.append([p.detach().clone() for p in engine["lower"].parameters])
     torch.testing.assert_close(runs[0], runs[1], rtol=0, atol=0)
 
@@ -201,9 +208,11 @@ def test_an_upper_that_moved_is_put_back_for_the_next() -> None:
     torch.testing.assert_close(runs[0], runs[1], rtol=EXACT, atol=EXACT)
 
 
+@pytest.mark.parametrize("loops", [0, 6], ids=["at once", "late"])
 @pytest.mark.parametrize("hidden", [False, True])
-def test_parameters_that_something_else_moved_are_found_out(hidden: bool) -> None:
-    engine = engine_of(Unroll(), unroll_steps=10**6)
+def test_parameters_that_something_else_moved_are_found_out(hidden: bool, loops: int) -> None:
+    engine = engine_of(Unroll())
+    advance(engine, loops * STEPS)
     for _ in range(3):
         engine.step()
         with torch.no_grad():
