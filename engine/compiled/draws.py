@@ -73,8 +73,8 @@ class Drawing(TorchDispatchMode):
         self._owner: str | None = None
         self._count = 0
 
-    def begin(self, owner: str) -> None:
-        """A training step of a problem is about to be evaluated."""
+    def begin(self, owner: str | None) -> None:
+        """A training step of a problem is about to be evaluated; ``None``: it has been."""
         self._owner, self._count = owner, 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -82,7 +82,9 @@ class Drawing(TorchDispatchMode):
         if torch.Tag.nondeterministic_seeded not in func.tags:
             return func(*args, **kwargs)
         name = func._schema.name.removeprefix("aten::")
-        if self._owner is None or name not in FILLS + FACTORIES or kwargs.get("generator") is not None:
+        if self._owner is None:
+            raise TracingError(f"random numbers are drawn outside of training steps ({name}), by a method for instance")
+        if name not in FILLS + FACTORIES or kwargs.get("generator") is not None:
             raise TracingError(f"its random numbers ({name}) depend on other tensors or on a generator of their own")
         key = self._owner, self._count
         self._count += 1

@@ -77,14 +77,16 @@ class Stage:
                     tensor.detach().copy_(kept)
 
     @contextmanager
-    def taken_by(self, given: Sequence[Tensor], begin: Callable[[str], None]) -> Iterator[list[tuple[Place, Tensor]]]:
+    def taken_by(
+        self, given: Sequence[Tensor], begin: Callable[[str | None], None]
+    ) -> Iterator[list[tuple[Place, Tensor]]]:
         """Put other tensors in the places of these, one for each, while the block runs.
 
         Yields the buffers: their places, and what is there.
 
         Args:
             given: The other tensors.
-            begin: Is told whose training step is about to be evaluated.
+            begin: Is told whose training step is about to be evaluated, and ``None`` after it.
         """
         levels, before = self._levels, {n: (v.parameters, v.moment, v.memory) for n, v in self._levels.items()}
         buffers = [(place, key, place[key]) for place, key, _ in self._buffers]
@@ -157,12 +159,15 @@ class Stage:
         }
 
 
-def _announce(problem: Problem, begin: Callable[[str], None]) -> None:
+def _announce(problem: Problem, begin: Callable[[str | None], None]) -> None:
     step: Callable[[Any], Any] = problem.training_step
 
     def announced(batch: Any) -> Any:
         begin(problem.name)
-        return step(batch)
+        try:
+            return step(batch)
+        finally:
+            begin(None)
 
     vars(problem)["training_step"] = announced
 

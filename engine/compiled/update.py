@@ -50,7 +50,8 @@ class CompiledUpdate:
         self._time_left = time_left
         held = [p for group in self._optimizer.param_groups for p in group["params"]]
         same = {id(p) for p in held} == {id(p) for p in self._parameters}
-        self._fits = type(self._optimizer) in WORTH_IT and same
+        real = all(p.is_floating_point() for p in self._parameters)  # torch takes complex numbers for pairs
+        self._fits = type(self._optimizer) in WORTH_IT and same and real
         self._function: Function | None = None
         self._settings: Hashable = None
         self._programs = 0

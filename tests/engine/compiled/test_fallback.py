@@ -6,16 +6,20 @@ import random
 import re
 import warnings
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Normal
 
 from multilevel import GMRES
 from multilevel.hypergrad.errors import CompileWarning
+from multilevel.hypergrad.linearization import Linearization
+from multilevel.hypergrad.method import ImplicitMethod
+from multilevel.hypergrad.tensors import Tensors
 
 from ...givens import Given
 from .builds import bilevel
@@ -137,6 +141,24 @@ def test_only_the_problem_that_cannot_is_eager() -> None:
         twins.step()
     twins.assert_equal()
     assert twins.compilation("lower").programs == 1
+
+
+@dataclass(frozen=True)
+class Drawing(ImplicitMethod):
+    """A method that draws random numbers of its own."""
+
+    name: ClassVar[str] = "drawing"
+
+    def solve(self, at: Linearization, vector: Tensors) -> Tensors:
+        return tuple(v * torch.rand(()) for v in vector)
+
+
+def test_a_method_that_draws_random_numbers() -> None:
+    """They are none of the lower's, which a program draws anew as they were at its moment."""
+    twins = Twins(bilevel(Drawing(), module=lambda: nn.Sequential(nn.Linear(2, 1), nn.Dropout(0.5))))
+    with pytest.warns(CompileWarning, match="'upper' is not compiled .*drawn outside of training steps"):
+        twins.step()
+    twins.assert_equal()
 
 
 def test_a_scaled_loss() -> None:

@@ -62,6 +62,21 @@ def test_settings_that_change_all_the_time_are_left_to_torch() -> None:
     pair.assert_equal()
 
 
+def test_complex_numbers_are_left_to_torch() -> None:
+    def module() -> nn.Module:
+        return nn.Linear(2, 2, dtype=torch.complex128)
+
+    def apart(problem: Any, batch: Any) -> torch.Tensor:
+        return (problem.module.weight - 1j).abs().square().sum() + problem.module.bias.abs().square().sum()
+
+    pair = Twins(solo(apart, module, optimizer=OPTIMIZERS["adam"]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CompileWarning)
+        pair.step(6)
+    pair.assert_equal()
+    assert not update(pair).is_compiled
+
+
 def test_gradient_descent_is_left_to_torch() -> None:
     pair = twins(partial(torch.optim.SGD, lr=0.1, momentum=0.9))
     pair.step(4)
