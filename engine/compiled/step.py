@@ -66,6 +66,7 @@ class CompiledStep:
         self._time_left = time_left
         self._members = [problems[member] for member in (name, *gradients.relations.inside[name])]
         self._below = self._members[1:]
+        self._parameters = [p for problem in self._members for p in problem.level.parameters]
         self._reads: Reads | None = None
         self._begun = False
         self._seen: set[Hashable] = set()
@@ -92,6 +93,8 @@ class CompiledStep:
             for problem in self._members:
                 _refuse(problem, "its own" if problem is self._problem else f"that of '{problem.name}' below")
             self._reads = Reads(self._members)
+        if any([p._backward_hooks for p in self._parameters]):
+            raise TracingError("a parameter has a hook on its gradient (register_hook), which a program would not call")
         moments = {self._problem.name: moment}
         for problem in self._below:
             moments[problem.name] = problem.level.moment or problem.level.next_moment()

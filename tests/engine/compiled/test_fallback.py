@@ -161,6 +161,18 @@ def test_a_method_that_draws_random_numbers() -> None:
     twins.assert_equal()
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_hooks_on_gradients_are_called(late: bool) -> None:
+    twins = Twins(solo(lambda problem, batch: base(problem)))
+    if late:
+        twins.step()
+        assert twins.compilation("fit").programs == 1
+    twins.each(lambda engine: engine["fit"].module.value.register_hook(lambda gradient: gradient / 2))
+    with pytest.warns(CompileWarning, match="'fit' is not compiled .*register_hook"):
+        twins.step()
+    twins.assert_equal()
+
+
 def test_a_scaled_loss() -> None:
     twins = Twins(solo(lambda problem, batch: base(problem), precision="fp16"))
     with pytest.warns(CompileWarning, match="precision='fp16'"):
