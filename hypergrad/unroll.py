@@ -63,9 +63,10 @@ class Unroll(Method):
         truncation: Differentiate the last so many steps only, as if the loop had started there; 0 for all of them.
         checkpoints: What to keep while the loop runs. ``"graphs"``: of every step the parameters, the optimizer's state
             and the graph of the gradient, in the memory of a loop written by hand whose graph one backward pass goes
-            through, and little more than its time. ``"all"``: no graphs, for two more gradients a step, one of them recorded; about twice
-            the time, and the activations of one step only. ``"sqrt"``: the start, from which about 2 sqrt(steps) of
-            these points are found again, for one or two more gradients a step than that (Griewank 1992).
+            through, and little more than its time. ``"all"``: no graphs, for two more gradients a step, one of them
+            recorded; about twice the time, and the activations of one step only. ``"sqrt"``: the start, from which
+            about 2 sqrt(steps) of these points are found again, for one or two more gradients a step than that
+            (Griewank 1992).
 
     Raises:
         ConfigError: truncation < 0, or another word for checkpoints.
