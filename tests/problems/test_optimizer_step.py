@@ -33,6 +33,46 @@ def test_it_is_the_same_step(cls: type[Optimizer]) -> None:
     assert_same(*results)
 
 
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"momentum": 0.9},
+    {"momentum": 0.9, "nesterov": True},
+    {"weight_decay": 0.1},
+    {"maximize": True},
+    {"foreach": False},
+    {"fused": True},
+]
+
+
+SPARSE: list[dict[str, Any]] = [{}, {"maximize": True}, {"foreach": False}]
+"""torch's other steps take dense gradients only."""
+
+
+@pytest.mark.parametrize(
+    ("options", "gradient"),
+    [*[(o, g) for o in OPTIONS for g in ("dense", "missing")], *[(o, "sparse") for o in SPARSE]],
+    ids=str,
+)
+def test_gradient_descent_is_torchs_to_the_bit(options: dict[str, Any], gradient: str) -> None:
+    results = []
+    for direct in (True, False):
+        torch.manual_seed(0)
+        parameters = [torch.randn(4, 3, requires_grad=True) for _ in range(3)]
+        groups = [{"params": parameters[:2]}, {"params": parameters[2:], "lr": 0.3, **options}]
+        optimizer = SGD(groups, lr=0.1)
+        step = direct_step(optimizer) if direct else optimizer.step
+        for number in range(4):
+            optimizer.param_groups[0]["lr"] = torch.tensor(0.05) if number == 3 else 0.1 / (1 + number)
+            given = [torch.randn(4, 3) for _ in parameters]
+            for parameter, dense in zip(parameters, given, strict=True):
+                parameter.grad = dense
+            if gradient != "dense":
+                parameters[2].grad = given[2].to_sparse() if gradient == "sparse" else None
+            step()
+        results.append(([p.detach() for p in parameters], optimizer.state_dict()))
+    assert_same(*results)
+
+
 @pytest.mark.parametrize("cls", [SGD, Adam, AdamW, RMSprop, Adagrad])
 def test_hooks_schedulers_and_patches_are_seen(cls: type[Optimizer]) -> None:
     parameter, optimizer = optimizer_of(cls)
