@@ -95,6 +95,15 @@ class Gradients:
         Raises:
             ProblemError: The loss has no graph.
         """
+        direct, cotangents = self.without_sweep(name, loss, differentiate)
+        if stopwatch is not None:
+            stopwatch.lap("backward")
+        return self.swept(name, direct, cotangents, stopwatch)
+
+    def without_sweep(
+        self, name: str, loss: Tensor, differentiate: Differentiate = scalar_gradients
+    ) -> tuple[tuple[Tensor | None, ...], dict[str, Tensors]]:
+        """The direct gradient and the cotangents of :meth:`total`."""
         own, read = self._levels[name].parameters, self._read[name]
         if not loss.requires_grad:
             raise ProblemError(
@@ -102,10 +111,17 @@ class Gradients:
                 "under no_grad, detached, or from another problem that is not its lower?"
             )
         gradients = differentiate(loss, self._wrt[name])
-        direct, swept = gradients[: len(own)], None
-        cotangents = self._cotangents(read, gradients[len(own) :]) if read else {}
-        if stopwatch is not None:
-            stopwatch.lap("backward")
+        return gradients[: len(own)], self._cotangents(read, gradients[len(own) :]) if read else {}
+
+    def swept(
+        self,
+        name: str,
+        direct: tuple[Tensor | None, ...],
+        cotangents: dict[str, Tensors],
+        stopwatch: Stopwatch | None = None,
+    ) -> LevelGradients:
+        """:meth:`total`, given what :meth:`without_sweep` found."""
+        swept = None
         if cotangents:
             swept = self.hierarchy.sweep(name, cotangents)
             if stopwatch is not None:

@@ -70,7 +70,7 @@ class Reversal:
 
     def _through(self, graph: Graph, step: Step, point: Point, *, whole: bool) -> bool:
         """Reverse a step through the graph that was kept of it, and say whether that was possible."""
-        gradients = graph.take()
+        gradients = graph.take(whole=whole)
         if not gradients:
             return False
         try:

@@ -35,15 +35,20 @@ class Graph:
             them, which frees them.
         versions: What told whether one of them, or something that they depend on, was written to since.
         end: :func:`fingerprint` of the parameters after the step; empty until it is taken.
+        asked: Are told, before somebody goes back through the gradients, whether that is with respect to the leaves as
+            well, or to the inputs alone. (A graph of autograd's own is not computed where it is not asked for.)
     """
 
     leaves: Tensors
     gradients: tuple[tuple[Gradient, ...], ...]
     versions: tuple[int, ...] = ()
     end: Tensors = ()
+    asked: tuple[Callable[[bool], None], ...] = ()
 
-    def take(self) -> tuple[tuple[Gradient, ...], ...]:
-        """The gradients, to go back through."""
+    def take(self, *, whole: bool) -> tuple[tuple[Gradient, ...], ...]:
+        """The gradients, to go back through: to the leaves as well, or not."""
+        for tell in self.asked:
+            tell(whole)
         gradients, self.gradients = self.gradients, ()
         return gradients
 

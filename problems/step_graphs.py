@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,6 +12,7 @@ from torch.autograd.graph import get_gradient_edge
 from ..hypergrad.autograd import scalar_gradients
 from ..hypergrad.tape import Gradient, Graph
 from ..hypergrad.tensors import Tensors
+from ..hypergrad.tracing import is_tracing
 from .optimizer_step import is_hooked
 
 if TYPE_CHECKING:
@@ -41,10 +42,13 @@ class StepGraphs:
         self._copies: Tensors | None = None
         self._versions = (0, 0)
         self._gradients: list[tuple[Tensor | None, ...]] = []
+        self._asked: list[Callable[[bool], None]] = []
         self._given: list[tuple[tuple[Tensor | None, ...], int]] = []
 
     def copies(self) -> Tensors | None:
         """Copies of the parameters to train at; ``None`` where it has to be the parameters themselves."""
+        if is_tracing():
+            return None
         hooked = any([p._backward_hooks for p in self._parameters])
         if hooked or self._hidden_writes or is_hooked(self._problem.optimizer):
             self.forget()
@@ -73,7 +77,21 @@ class StepGraphs:
         if wrote or any([g is not None for g in at_parameters]) or any([g is not None and g.is_sparse for g in values]):
             self.forget()
             return tuple(_sum(g, h) for g, h in zip(values, at_parameters, strict=True))
-        self._gradients.append(at_copies)
+        return self.keep(at_copies)
+
+    def keep(
+        self, gradients: tuple[Tensor | None, ...], asked: Callable[[bool], None] | None = None
+    ) -> tuple[Tensor | None, ...]:
+        """Keep the graphs of gradients at the copies; gives their values alone.
+
+        Args:
+            gradients: The gradients.
+            asked: See :class:`~multilevel.hypergrad.tape.Graph`.
+        """
+        if asked is not None:
+            self._asked.append(asked)
+        values = tuple([None if g is None else g.detach() for g in gradients])
+        self._gradients.append(gradients)
         if any([group.get("nesterov") for group in self._problem.optimizer.param_groups]):
             values = tuple(None if g is None else g.clone() for g in values)  # torch may write to them
         self._given.append((values, written(values)))
@@ -99,14 +117,14 @@ class StepGraphs:
             batches: How many there are.
             with_values: Keep the values of the gradients too.
         """
-        copies, found, inputs = self._copies, self._gradients, self._versions[1]
+        copies, found, asked, inputs = self._copies, self._gradients, tuple(self._asked), self._versions[1]
         edited = any([written(values) != count for values, count in self._given])  # by a callback of the engine
         self.forget()
         if copies is None or len(found) != batches or edited:
             return None
         if not with_values:
-            return Graph(copies, tuple([tuple([_edge(g) for g in micro]) for micro in found]), (inputs, 0))
-        return Graph(copies, tuple(found), (inputs, sum(written(micro) for micro in found)))
+            return Graph(copies, tuple([tuple([_edge(g) for g in micro]) for micro in found]), (inputs, 0), asked=asked)
+        return Graph(copies, tuple(found), (inputs, sum(written(micro) for micro in found)), asked=asked)
 
     def usable(self, graphs: Sequence[Graph | None]) -> list[Graph | None]:
         """Those graphs of which nothing was written to since."""

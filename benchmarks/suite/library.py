@@ -13,7 +13,7 @@ from torch.optim import SGD
 from multilevel import Config, Engine, EngineConfig, Method, Problem
 
 from .bilevel import Bilevel
-from .case import COMPILED, OURS, Builder, Setting, UnavailableError
+from .case import COMPILED, OURS, Builder, Setting
 from .levels import Levels, Vector
 
 ENDLESS = 10**9
@@ -89,8 +89,6 @@ def bilevel_engine(bilevel: Bilevel, method: Method) -> EngineBuilder:
 
 
 def _bilevel_engine(bilevel: Bilevel, method: Method, config: EngineConfig) -> EngineRun:
-    if config.compile and method.needs_tape:
-        raise UnavailableError("unroll goes back through the steps that were taken, and stays eager")
     below, above = bilevel.lower(), bilevel.upper()
     lower_batches, upper_batches = bilevel.batches()
     precision = "bf16" if bilevel.reduced else "fp32"

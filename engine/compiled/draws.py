@@ -138,6 +138,7 @@ def lift_draws(graph: fx.GraphModule) -> list[Tensor]:
         last = graph.graph.find_nodes(op="placeholder")[-1]
         with graph.graph.inserting_after(last):
             drawn = graph.graph.placeholder(f"drawn_{len(examples)}")
+            drawn.meta["val"] = node.meta["val"]
         node.replace_all_uses_with(drawn)
         graph.graph.erase_node(node)
         examples.append(node.meta["val"])

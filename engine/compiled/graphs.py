@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch._guards import detect_fake_mode
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
 from .reads import Source
@@ -28,12 +31,12 @@ def copied_inputs(graph: fx.GraphModule) -> set[int]:
 def _is_copied_input(node: Any) -> bool:
     while node.target is aten.detach.default:
         (node,) = node.args
-    return node.target is aten.clone.default and node.args[0].op == "placeholder" and not _is_written(node)
+    return node.target is aten.clone.default and node.args[0].op == "placeholder" and not is_written(node)
 
 
-def _is_written(node: fx.Node) -> bool:
+def is_written(node: fx.Node) -> bool:
     """Whether something writes to a tensor, or to a part of it."""
-    return any(node in _written_by(user) or (_is_view(user) and _is_written(user)) for user in node.users)
+    return any(node in written_by(user) or (is_view(user) and is_written(user)) for user in node.users)
 
 
 def distinct_outputs(graph: fx.GraphModule, without: Collection[int]) -> list[int]:
@@ -63,15 +66,23 @@ def distinct_outputs(graph: fx.GraphModule, without: Collection[int]) -> list[in
     return numbers
 
 
+def without_writes(graph: fx.GraphModule, examples: Sequence[Tensor]) -> fx.GraphModule:
+    """The same function, in operations that write to nothing."""
+    if not any(written_by(node) for node in graph.graph.nodes):
+        return graph
+    with detect_fake_mode(examples) or nullcontext():
+        return make_fx(torch.func.functionalize(graph), tracing_mode="real")(*examples)
+
+
 def written_input(graph: fx.GraphModule) -> str | None:
     """The name of an operation in the graph that writes to a tensor from outside it."""
     for node in graph.graph.nodes:
-        if any(_is_outside(written) for written in _written_by(node)):
+        if any(_is_outside(written) for written in written_by(node)):
             return str(node.target._schema.name).removeprefix("aten::")
     return None
 
 
-def _written_by(node: fx.Node) -> list[Any]:
+def written_by(node: fx.Node) -> list[Any]:
     """The arguments that an operation writes to."""
     schema = getattr(node.target, "_schema", None)
     if schema is None or not schema.is_mutable:
@@ -81,12 +92,12 @@ def _written_by(node: fx.Node) -> list[Any]:
 
 
 def _is_outside(node: Any) -> bool:
-    while isinstance(node, fx.Node) and _is_view(node):
+    while isinstance(node, fx.Node) and is_view(node):
         (node, *_) = node.args
     return isinstance(node, fx.Node) and node.op in ("placeholder", "get_attr")
 
 
-def _is_view(node: fx.Node) -> bool:
+def is_view(node: fx.Node) -> bool:
     return isinstance(node.target, torch._ops.OpOverload) and node.target.is_view
 
 
@@ -101,8 +112,9 @@ def lift_constants(graph: fx.GraphModule, find: Callable[[Tensor], Source | None
         if id(tensor) not in lifted:
             last = graph.graph.find_nodes(op="placeholder")[-1]
             with graph.graph.inserting_after(last):
-                lifted[id(tensor)] = graph.graph.placeholder(f"constant_{len(found)}")
-            found.append((source, node.meta.get("val", tensor)))
+                lifted[id(tensor)] = placeholder = graph.graph.placeholder(f"constant_{len(found)}")
+            placeholder.meta["val"] = node.meta.get("val", tensor)
+            found.append((source, placeholder.meta["val"]))
         node.replace_all_uses_with(lifted[id(tensor)])
         graph.graph.erase_node(node)
     graph.recompile()

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
+from torch import Tensor
 
 from ...problems.moment import Moment
 from ...problems.problem import Problem
 from .draws import Dice
-from .lowering import compiled
+from .lowering import Function, compiled
 from .outcome import Result
 from .reads import Reading
 from .recording import Recording
@@ -33,7 +34,7 @@ class Program:
 
     def __init__(self, recording: Recording, problem: Problem, problems: Mapping[str, Problem]) -> None:
         begun = time.perf_counter()
-        self._function = compiled(recording.graph, recording.examples)
+        self._function = self._compiled(recording)
         self.seconds = time.perf_counter() - begun
         self._sources = recording.sources
         self._dice = Dice(recording.draws, problem)
@@ -41,14 +42,23 @@ class Program:
         self._outcome = recording.outcome
         self._problems = problems
 
-    def run(self, reading: Reading, moments: Mapping[str, Moment]) -> Result:
+    def _compiled(self, recording: Recording) -> Function:
+        return compiled(recording.graph, recording.examples)
+
+    def run(self, reading: Reading, moments: Mapping[str, Moment]) -> Result | None:
         """Loss, metrics and gradients now; buffers and what methods remember move on."""
-        outcome = self._outcome
         with torch.no_grad():
-            found = self._function(*[source(reading) for source in self._sources], *self._dice.throw(moments))
-            outputs = [found[i] for i in self._order]
-            for (place, key), number in outcome.buffers:
-                place[key].copy_(outputs[number])
+            return self._taken(self._function(*self._inputs(reading, moments)))
+
+    def _inputs(self, reading: Reading, moments: Mapping[str, Moment]) -> list[Tensor]:
+        return [*[source(reading) for source in self._sources], *self._dice.throw(moments)]
+
+    def _taken(self, found: Sequence[Tensor]) -> Result:
+        """Let what the program found take effect."""
+        outcome = self._outcome
+        outputs = [found[i] for i in self._order]
+        for (place, key), number in outcome.buffers:
+            place[key].copy_(outputs[number])
         for name in outcome.memories:
             memory = self._problems[name].level.memory
             memory.clear()

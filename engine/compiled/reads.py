@@ -174,4 +174,5 @@ def _changed(graph: torch.fx.GraphModule) -> str:
 def _in_words(name: Any) -> str:
     """``L['problems'][0]`` is what the code calls ``self``."""
     path = re.sub(r"L\['problems'\]\[\d+\]", "self", name() if callable(name) else name)
+    path = re.sub(r"\.__dict__\['_neighbours'\]\['(\w+)'\]", r".\1", path)
     return re.sub(r"^G\['?[^'\]]*'?\]\.?", "the global ", path) if path.startswith("G[") else path

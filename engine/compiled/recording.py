@@ -10,6 +10,7 @@ import dataclasses
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,13 +19,23 @@ from torch._decomp import get_decompositions
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from ...hypergrad.autograd import scalar_gradients
 from ...hypergrad.errors import TracingError
 from ...hypergrad.replay import RandomState
+from ...hypergrad.tensors import Tensors
 from ...hypergrad.tracing import tracing
 from ...problems.problem import Problem
-from ..gradients import Gradients
+from ..gradients import Gradients, LevelGradients
 from .draws import Draw, Drawing, lift_draws
-from .graphs import copied_inputs, distinct_outputs, drop_unused_inputs, lift_constants, operations, written_input
+from .graphs import (
+    copied_inputs,
+    distinct_outputs,
+    drop_unused_inputs,
+    lift_constants,
+    operations,
+    without_writes,
+    written_input,
+)
 from .outcome import Outcome, Outputs
 from .reads import Source
 from .reasons import reason_of
@@ -33,6 +44,25 @@ from .staging import Stage
 aten = torch.ops.aten
 HIDDEN = [aten.native_batch_norm, aten.cudnn_batch_norm, aten.miopen_batch_norm]
 """Operations that write to buffers and do not say so: recorded as the operations that they consist of."""
+
+
+@dataclass(frozen=True)
+class Derivative:
+    """The derivative of a recorded gradient, as inputs and outputs of a graph.
+
+    It is taken with respect to the problem's parameters and, behind them, to those that its solution depends on.
+
+    Attributes:
+        cotangents: The inputs that are cotangents of the gradient, and of which parameter's each is.
+        wrt: The input that each of these parameters is, ``None`` where the graph does not read it.
+        products: The output that the cotangents' product with each is, ``None`` where it is zero.
+        first: The first of these outputs. Those before it do not depend on cotangents.
+    """
+
+    cotangents: dict[int, int]
+    wrt: list[int | None]
+    products: list[int | None]
+    first: int
 
 
 @dataclass(frozen=True)
@@ -46,6 +76,7 @@ class Recording:
         draws: The random numbers that the last inputs are.
         order: Which output of the graph each tensor of the outcome is.
         outcome: What these are.
+        derivative: Where in the graph the derivative of the gradient is, if it was recorded.
     """
 
     graph: fx.GraphModule
@@ -54,6 +85,7 @@ class Recording:
     draws: list[Draw]
     order: list[int]
     outcome: Outcome
+    derivative: Derivative | None
 
     @property
     def operations(self) -> int:
@@ -61,34 +93,48 @@ class Recording:
         return operations(self.graph)
 
 
-def record(stage: Stage, gradients: Gradients, problem: Problem) -> Recording:
+def record(stage: Stage, gradients: Gradients, problem: Problem, *, sweeps: bool, derivative: bool) -> Recording:
     """Record a problem's level step at its current moment.
 
     Args:
         stage: The tensors it depends on.
         gradients: Differentiates it.
         problem: Whose step.
+        sweeps: Record the derivative through the levels below as well. Without, the total gradient is the direct one.
+        derivative: Record the derivative of the gradient as well, as a function of further inputs: a cotangent for each
+            of the problem's parameters.
 
     Raises:
         TracingError: It cannot be recorded.
     """
     random = RandomState(problem.level.device, host=True)
     found: list[Outcome] = []
+    products: list[int | None] = []
     drawing = Drawing()
+    names = [problem.name, *gradients.hierarchy.inputs[problem.name]]
+    cotangents = [stage.tensors[i] for i in stage.parameters[problem.name]] if derivative else []
 
     def step(*given: Tensor) -> list[Tensor]:
         with stage.taken_by(given, drawing.begin) as buffers, drawing, tracing() as looks:
             moment = problem.level.moment
             assert moment is not None
             evaluation, metrics = problem.level.train(moment)
-            result = evaluation.loss, metrics, gradients.rebound().total(problem.name, evaluation.loss)
+            now, differentiate = gradients.rebound(), partial(scalar_gradients, create_graph=derivative)
+            if sweeps:
+                result = evaluation.loss, metrics, now.total(problem.name, evaluation.loss)
+            else:
+                direct, below = now.without_sweep(problem.name, evaluation.loss, differentiate)
+                result = evaluation.loss, metrics, LevelGradients(direct, direct, None, below)
             outputs = Outputs()
             found.append(Outcome.collect(outputs, result, buffers, stage.new_memories(), looks))
+            if derivative:
+                wrt = stage.now(names)
+                products[:] = outputs.add_all(_products(result[2].total, wrt, given[len(stage.tensors) :]))
         return outputs.tensors
 
     try:
         with stage.others_kept():
-            graph, examples = _traced(step, stage.tensors)
+            graph, examples = _traced(step, [*stage.tensors, *cotangents])
     except Exception as error:
         raise reason_of(error) from error
     finally:
@@ -98,13 +144,39 @@ def record(stage: Stage, gradients: Gradients, problem: Problem) -> Recording:
     unmoved = copied_inputs(graph) & {number for _, number in found[-1].buffers}
     outcome = dataclasses.replace(found[-1], buffers=[b for b in found[-1].buffers if b[1] not in unmoved])
     order = distinct_outputs(graph, without=unmoved)
-    sources = list(stage.sources)
+    sources = [*stage.sources, *map(_nowhere, cotangents)]
     for source, example in lift_constants(graph, stage.elsewhere):
         sources.append(source)
         examples.append(example)
     used = drop_unused_inputs(graph)
     sources, examples = [sources[i] for i in used], [examples[i] for i in used]
-    return Recording(graph, [*examples, *lift_draws(graph)], sources, drawing.draws, order, outcome)
+    examples += lift_draws(graph)
+    if not derivative:
+        return Recording(graph, examples, sources, drawing.draws, order, outcome, None)
+    graph, last = without_writes(graph, examples), len(order) - len([i for i in products if i is not None])
+    places, behind = {number: i for i, number in enumerate(used)}, len(stage.tensors)
+    found_there = Derivative(
+        cotangents={places[behind + i]: i for i in range(len(cotangents)) if behind + i in places},
+        wrt=[places.get(number) for name in names for number in stage.parameters[name]],
+        products=[None if i is None else order[i] for i in products],
+        first=max(order[:last]) + 1,
+    )
+    return Recording(graph, examples, sources, drawing.draws, order[:last], outcome, found_there)
+
+
+def _products(
+    gradients: Sequence[Tensor | None], wrt: Tensors, cotangents: Sequence[Tensor]
+) -> Sequence[Tensor | None]:
+    """Cotangents of gradients times the derivatives of these."""
+    pairs = [(g, c) for g, c in zip(gradients, cotangents, strict=True) if g is not None and g.requires_grad]
+    if not pairs:
+        return (None,) * len(wrt)
+    outputs, vectors = zip(*pairs, strict=True)
+    return torch.autograd.grad(outputs, wrt, vectors, allow_unused=True)
+
+
+def _nowhere(cotangent: Tensor) -> Source:
+    return lambda reading: cotangent  # never asked: a cotangent comes later
 
 
 def _traced(step: Callable[..., list[Tensor]], tensors: Sequence[Tensor]) -> tuple[fx.GraphModule, list[Tensor]]:

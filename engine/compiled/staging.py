@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from ...hypergrad.errors import TracingError
+from ...hypergrad.tensors import Tensors
 from ...problems.level import ProblemLevel
 from ...problems.moment import Moment
 from ...problems.problem import Problem
@@ -30,6 +31,7 @@ class Stage:
     Attributes:
         tensors: The tensors.
         sources: Where each is found.
+        parameters: The numbers of the parameters among them, by problem.
     """
 
     def __init__(self, problems: Mapping[str, Problem], moments: Mapping[str, Moment], reading: Reading) -> None:
@@ -39,7 +41,7 @@ class Stage:
         self._levels = {name: problem.level for name, problem in problems.items()}
         self._moments = moments
         self._read = {id(tensor): _read(i) for i, tensor in enumerate(reading.tensors)}
-        self._parameters = {
+        self.parameters = {
             name: [self._add(p, _always(p)) for p in level.parameters] for name, level in self._levels.items()
         }
         self._buffers = self._find_buffers(problems)
@@ -64,6 +66,10 @@ class Stage:
                     "can stand in for it; read it as self.module.weight, or by calling the problem"
                 )
         return self._read.get(id(tensor))
+
+    def now(self, names: Sequence[str]) -> Tensors:
+        """The parameters of these problems, or what is in their places."""
+        return tuple(p for name in names for p in self._levels[name].parameters)
 
     @contextmanager
     def others_kept(self) -> Iterator[None]:
@@ -94,7 +100,7 @@ class Stage:
         copies = {i: given[i].clone() for _, _, i in self._buffers}  # training writes to buffers
         try:
             for name, level in levels.items():
-                level.parameters = tuple(given[i].detach().requires_grad_() for i in self._parameters[name])
+                level.parameters = tuple(given[i].detach().requires_grad_() for i in self.parameters[name])
                 level.slots.put(level.parameters)
             for place, key, i in self._buffers:
                 place[key] = copies[i]

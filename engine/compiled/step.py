@@ -12,7 +12,9 @@ from torch.utils import _pytree as pytree
 from ...hypergrad.errors import CompileWarning, TracingError
 from ...problems.moment import Moment
 from ...problems.problem import Problem
+from ...problems.step_graphs import StepGraphs
 from ..gradients import Gradients
+from .kept import KeptProgram
 from .optimizers import settings
 from .outcome import Result
 from .program import Program
@@ -34,18 +36,21 @@ class Compilation:
         programs: How many programs there are of them.
         seconds: How long these took to compile.
         reason: Why the steps run eagerly; ``None`` where they do not.
+        sweep_reason: Why the derivative through the levels below is computed eagerly, though the rest is compiled.
     """
 
     programs: int = 0
     seconds: float = 0.0
     reason: str | None = None
+    sweep_reason: str | None = None
 
 
 class CompiledStep:
     """Loss, metrics and gradients of one problem's level steps, by compiled programs.
 
     A step that comes again in the same way (through the same Python code, with the same shapes) is recorded and
-    compiled. The first ones, and what cannot be compiled, are left to the eager engine.
+    compiled. The first ones, and what cannot be compiled, are left to the eager engine: the derivative through the
+    levels below where only that cannot.
 
     Args:
         name: The problem.
@@ -64,14 +69,17 @@ class CompiledStep:
         self._problems = problems
         self._gradients = gradients
         self._time_left = time_left
-        self._members = [problems[member] for member in (name, *gradients.relations.inside[name])]
-        self._below = self._members[1:]
-        self._parameters = [p for problem in self._members for p in problem.level.parameters]
-        self._reads: Reads | None = None
+        self._inside = [problems[member] for member in gradients.relations.inside[name]]
+        self._below = self._inside
+        self._parameters = [p for problem in (self._problem, *self._inside) for p in problem.level.parameters]
         self._begun = False
+        self.compilation = Compilation()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._reads: Reads | None = None
         self._seen: set[Hashable] = set()
         self._programs: dict[Hashable, Program | None] = {}
-        self.compilation = Compilation()
 
     def __call__(self, moment: Moment) -> Result | None:
         """Loss, metrics and gradients on a batch; ``None`` where they are to be computed eagerly."""
@@ -81,18 +89,40 @@ class CompiledStep:
             self._begun = True
             return None
         try:
-            return self._step(moment)
+            result = self._step(moment)
         except TracingError as error:
-            self.compilation.reason = str(error)
-            message = f"problem '{self._problem.name}' is not compiled and runs eagerly: {error}"
-            warnings.warn(message, CompileWarning, stacklevel=2)
+            self._give_up(str(error))
             return None
+        if result is None or len(self._below) == len(self._inside):
+            return result
+        loss, metrics, found = result
+        return loss, metrics, self._gradients.swept(self._problem.name, found.direct, dict(found.cotangents))
+
+    def _give_up(self, reason: str) -> None:
+        """Go on without the derivative through the levels below, or eagerly."""
+        if self._below:
+            self._below = []
+            self._forget()
+            self.compilation.sweep_reason = reason
+            return
+        self.compilation.reason, self.compilation.sweep_reason = reason, None
+        self._warn("is not compiled and runs eagerly", reason)
+
+    def _warn_of_sweep(self) -> None:
+        """Unless each level below goes back through graphs that were kept, which are programs of its own."""
+        reason = self.compilation.sweep_reason
+        if reason is not None and not all(_graphs(problem) for problem in self._inside):
+            self._warn("is compiled but for the derivative through the levels below, which runs eagerly", reason)
+
+    def _warn(self, what: str, reason: str) -> None:
+        warnings.warn(f"problem '{self._problem.name}' {what}: {reason}", CompileWarning, stacklevel=2)
 
     def _step(self, moment: Moment) -> Result | None:
         if self._reads is None:
-            for problem in self._members:
-                _refuse(problem, "its own" if problem is self._problem else f"that of '{problem.name}' below")
-            self._reads = Reads(self._members)
+            _refuse(self._problem, "its own")
+            for problem in self._below:
+                _refuse_below(problem)
+            self._reads = Reads([self._problem, *self._below])
         if any([p._backward_hooks for p in self._parameters]):
             raise TracingError("a parameter has a hook on its gradient (register_hook), which a program would not call")
         moments = {self._problem.name: moment}
@@ -114,29 +144,51 @@ class CompiledStep:
         return program.run(reading, moments) if program is not None else None
 
     def _program(self, moments: Mapping[str, Moment], reading: Reading) -> Program | None:
-        recording = record(Stage(self._problems, moments, reading), self._gradients, self._problem)
+        graphs = _graphs(self._problem)
+        stage, sweeps, derivative = Stage(self._problems, moments, reading), bool(self._below), graphs is not None
+        recording = record(stage, self._gradients, self._problem, sweeps=sweeps, derivative=derivative)
         if (reason := too_late(recording.operations, self._time_left())) is not None:
             if not self.compilation.programs:
                 raise TracingError(reason)
             return None
         with show(f"the steps of '{self._problem.name}'", recording.operations):
-            program = Program(recording, self._problem, self._problems)
+            if graphs is None:
+                program = Program(recording, self._problem, self._problems)
+            else:
+                program = KeptProgram(recording, self._problem, self._problems, graphs, self._took)
+        if not any(self._programs.values()):
+            self._warn_of_sweep()
         self.compilation.programs += 1
-        self.compilation.seconds += program.seconds
+        self._took(program.seconds)
         return program
+
+    def _took(self, seconds: float) -> None:
+        self.compilation.seconds += seconds
 
 
 def _refuse(problem: Problem, whose: str) -> None:
     """Refuse what is known beforehand not to fit into a program."""
-    name, level = problem.method.name, problem.level
-    if problem.method.needs_tape:
-        raise TracingError(f"a method goes back through the steps that were taken ({whose}, {name})")
+    level = problem.level
     if level.update.scaler is not None:
         raise TracingError(f"a loss is scaled anew from step to step ({whose}, with precision='fp16')")
     if level.samples:
         raise TracingError(f"a training_step draws choices with self.sample ({whose})")
     if level.host_random:
         raise TracingError(f"a training_step draws from numpy's or Python's random numbers ({whose})")
+
+
+def _refuse_below(problem: Problem) -> None:
+    """Refuse what is known beforehand not to fit into a program of a problem above."""
+    if problem.method.needs_tape:
+        method = f"{problem.method.name} of '{problem.name}'"
+        raise TracingError(f"a method goes back through the steps that were taken ({method})")
+    _refuse(problem, f"that of '{problem.name}' below")
+
+
+def _graphs(problem: Problem) -> StepGraphs | None:
+    """Keeps the graphs of a problem's gradients, where its method goes back through them."""
+    loop = problem.level.loop
+    return loop.graphs if loop is not None else None
 
 
 def _assumed(problem: Problem) -> Hashable:

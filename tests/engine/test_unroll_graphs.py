@@ -242,8 +242,8 @@ def test_graphs_are_gone_when_they_are_not_needed(optimizer: type[Optimizer], mo
     alive: list[weakref.ref[Graph]] = []
     init = Graph.__init__
 
-    def noted(self: Graph, *args: Any) -> None:
-        init(self, *args)
+    def noted(self: Graph, *args: Any, **options: Any) -> None:
+        init(self, *args, **options)
         alive.append(weakref.ref(self))
 
     monkeypatch.setattr(Graph, "__init__", noted)

@@ -15,14 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Normal
 
-from multilevel import GMRES
 from multilevel.hypergrad.errors import CompileWarning
 from multilevel.hypergrad.linearization import Linearization
 from multilevel.hypergrad.method import ImplicitMethod
 from multilevel.hypergrad.tensors import Tensors
 
 from ...givens import Given
-from .builds import bilevel
+from .builds import bilevel, fit
 from .solo import base, solo
 from .twins import Build, Twins
 
@@ -134,13 +133,26 @@ def test_a_step_that_cannot_be_compiled(step: Step) -> None:
     assert twins.compilation("fit").programs == 0
 
 
-def test_only_the_problem_that_cannot_is_eager() -> None:
-    """GMRES reads numbers while it differentiates the lower; the lower's own steps are none the worse for it."""
-    twins = Twins(bilevel(GMRES(2)))
-    with pytest.warns(CompileWarning, match="problem 'upper' is not compiled .*: gmres looks at numbers"):
+def counting(problem: Given, batch: Any) -> Any:
+    problem.calls += 1
+    return fit(problem, batch)
+
+
+def test_what_needs_a_step_that_cannot_be_compiled_is_eager_and_the_rest_is_not() -> None:
+    """The upper's derivative evaluates the lower's step, its own loss does not."""
+    twins = Twins(bilevel("identity", lower=counting, prepare=lambda lower, upper: setattr(lower, "calls", 0)))
+    with pytest.warns(CompileWarning) as caught:
         twins.step()
     twins.assert_equal()
-    assert twins.compilation("lower").programs == 1
+    assert [str(w.message).split(":")[0] for w in caught] == [
+        "problem 'lower' is not compiled and runs eagerly",
+        "problem 'upper' is compiled but for the derivative through the levels below, which runs eagerly",
+    ]
+    lower, upper = twins.compilation("lower"), twins.compilation("upper")
+    assert (lower.programs, upper.programs) == (0, 1)
+    assert (lower.sweep_reason, upper.reason) == (None, None)
+    assert lower.reason == "training_step changes self.calls, which a compiled step would not"
+    assert upper.sweep_reason == "training_step changes self.lower.calls, which a compiled step would not"
 
 
 @dataclass(frozen=True)
@@ -156,7 +168,7 @@ class Drawing(ImplicitMethod):
 def test_a_method_that_draws_random_numbers() -> None:
     """They are none of the lower's, which a program draws anew as they were at its moment."""
     twins = Twins(bilevel(Drawing(), module=lambda: nn.Sequential(nn.Linear(2, 1), nn.Dropout(0.5))))
-    with pytest.warns(CompileWarning, match="'upper' is not compiled .*drawn outside of training steps"):
+    with pytest.warns(CompileWarning, match="'upper' is compiled but .*drawn outside of training steps"):
         twins.step()
     twins.assert_equal()
 

@@ -66,3 +66,12 @@ def test_every_method_on_every_hierarchy(key: str, problem: str) -> None:
     twins.step(6)
     twins.assert_equal()
     twins.assert_compiled()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", [partial(torch.optim.SGD, lr=0.05), ADAM], ids=["sgd", "adam"])
+def test_unroll_in_two_halves(optimizer: Any) -> None:
+    twins = Twins(bilevel("unroll", module=dropping, optimizer=optimizer, unroll_steps=3))
+    twins.step(12)
+    twins.assert_equal()
+    twins.assert_compiled()

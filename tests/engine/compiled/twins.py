@@ -66,6 +66,11 @@ class Twins:
         """Take engine steps with both."""
         self.each(lambda engine: [engine.step() for _ in range(times)])
 
+    def forget(self) -> None:
+        """Forget what was seen of the steps so far."""
+        for seen in self._seen:
+            seen.steps.clear()
+
     def each(self, act: Callable[[Engine], Any]) -> None:
         """Do something with both."""
         for i, engine in enumerate(self.engines):

@@ -1,0 +1,118 @@
+"""A recorded function and its derivative, parted into two graphs: one that runs now, and one that runs later.
+
+What the later one reads of the first is handed over: inputs as they are, and results on the way as further outputs.
+That is what autograd does with its graphs. (A program that evaluates everything again costs more than it saves.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from torch import Tensor, fx
+
+from ...hypergrad.errors import TracingError
+from .graphs import is_view, is_written, written_by
+
+
+@dataclass(frozen=True)
+class Halves:
+    """A graph in two parts.
+
+    Attributes:
+        now: What does not depend on the late inputs: takes all the others, and returns its share of the outputs, and
+            behind these what the other half reads of it.
+        later: The rest: takes what it reads of the other's inputs and of its outputs, then the late inputs; returns its
+            share of the outputs.
+        inputs: The numbers of those inputs.
+        outputs: The numbers of those outputs.
+        examples: Tensors without values, like what ``later`` takes.
+    """
+
+    now: fx.GraphModule
+    later: fx.GraphModule
+    inputs: list[int]
+    outputs: list[int]
+    examples: list[Tensor]
+
+
+def halves(graph: fx.GraphModule, late: Iterable[int], outputs: int) -> Halves:
+    """Part a graph.
+
+    Args:
+        graph: The graph.
+        late: The numbers of the late inputs.
+        outputs: How many of its outputs, the first ones, do not depend on these.
+
+    Raises:
+        TracingError: Something that both halves read is written to.
+    """
+    nodes, placeholders = list(graph.graph.nodes), graph.graph.find_nodes(op="placeholder")
+    lates = [placeholders[i] for i in late]
+    early = [node for node in placeholders if node not in lates]
+    results = list(nodes[-1].args[0])
+    depending = _depending_on(lates)
+    inside, shared = _computed(results[outputs:], depending)
+    if any(is_written(_base(node)) for node in shared):
+        raise TracingError("training_step writes in place to a tensor that its derivative depends on")
+    if any(node not in inside for operation in inside for node in written_by(operation)):
+        raise TracingError("the derivative of training_step writes in place to a tensor")
+    given = [node for node in early if node in shared]
+    kept = [node for node in nodes if node in shared and node not in given]
+    handed = list(dict.fromkeys([*results[:outputs], *kept]))
+    first = [node for node in nodes[:-1] if node.op != "placeholder" and node not in depending]
+    return Halves(
+        now=_part(graph, early, first, handed),
+        later=_part(graph, [*given, *kept, *lates], [node for node in nodes if node in inside], results[outputs:]),
+        inputs=[early.index(node) for node in given],
+        outputs=[handed.index(node) for node in kept],
+        examples=[node.meta["val"] for node in (*given, *kept, *lates)],
+    )
+
+
+def _depending_on(nodes: Iterable[fx.Node]) -> set[fx.Node]:
+    found: set[fx.Node] = set()
+    waiting = list(nodes)
+    while waiting:
+        node = waiting.pop()
+        if node.op != "output" and node not in found:
+            found.add(node)
+            waiting.extend(node.users)
+    return found
+
+
+def _computed(results: Iterable[fx.Node], depending: set[fx.Node]) -> tuple[set[fx.Node], set[fx.Node]]:
+    """What the later half computes for its results, and what it takes from the other: what took more than a view."""
+    inside: set[fx.Node] = set()
+    shared: set[fx.Node] = set()
+    waiting = list(results)
+    while waiting:
+        node = waiting.pop()
+        if node in inside or node in shared or (node.op == "placeholder" and node in depending):
+            continue
+        if node in depending or node.op == "get_attr" or is_view(node) or not node.all_input_nodes:
+            (shared if node.op == "placeholder" else inside).add(node)
+            waiting.extend(node.all_input_nodes)
+        else:
+            shared.add(node)
+    return inside, shared
+
+
+def _base(node: fx.Node) -> fx.Node:
+    while is_view(node):
+        node = node.all_input_nodes[0]
+    return node
+
+
+def _part(
+    graph: fx.GraphModule, inputs: Iterable[fx.Node], inside: Iterable[fx.Node], results: Iterable[fx.Node]
+) -> fx.GraphModule:
+    new, copies = fx.Graph(), {}
+    for i, node in enumerate(inputs):
+        copies[node] = new.placeholder(f"given_{i}")
+        copies[node].meta = dict(node.meta)
+    for node in inside:
+        copies[node] = new.node_copy(node, copies.__getitem__)
+    new.output([copies[node] for node in results])
+    new.eliminate_dead_code()
+    return fx.GraphModule(graph, new)

@@ -1,0 +1,58 @@
+"""The half of a recorded graph that runs later, if ever: compiled when it first does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from torch import Tensor, fx
+
+from ...hypergrad.errors import TracingError
+from .graphs import operations
+from .halves import Halves
+from .lowering import Function, compiled
+from .shown import show
+
+
+class Later:
+    """Computes some outputs of the later half.
+
+    Args:
+        parts: The halves.
+        outputs: The numbers of the outputs; ``None`` for what is not asked for, or not there.
+        name: The problem.
+        took: Is told how many seconds it took to compile.
+    """
+
+    def __init__(self, parts: Halves, outputs: Sequence[int | None], name: str, took: Callable[[float], None]) -> None:
+        self._parts = parts
+        self._name = name
+        self._took = took
+        self._asked = [number for number in outputs if number is not None]
+        self._places = [None if number is None else self._asked.index(number) for number in outputs]
+        self._function: Function | None = None
+
+    def __call__(self, *given: Tensor) -> list[Tensor | None]:
+        """The outputs, given what the later half takes."""
+        if not self._asked:
+            return [None] * len(self._places)
+        if self._function is None:
+            self._function = self._compiled()
+        found = self._function(*given)
+        return [None if place is None else found[place] for place in self._places]
+
+    def _compiled(self) -> Function:
+        graph = fx.GraphModule(self._parts.later, fx.Graph())
+        results = graph.graph.graph_copy(self._parts.later.graph, {})
+        assert isinstance(results, (list, tuple))
+        graph.graph.output([results[number] for number in self._asked])
+        graph.graph.eliminate_dead_code()
+        graph.recompile()
+        begun = time.perf_counter()
+        with show(f"the way back through the steps of '{self._name}'", operations(graph)):
+            try:
+                return compiled(graph, self._parts.examples)
+            except TracingError:  # run as it is, it does the same
+                return graph
+            finally:
+                self._took(time.perf_counter() - begun)
