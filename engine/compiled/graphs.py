@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -130,3 +130,25 @@ def drop_unused_inputs(graph: fx.GraphModule) -> list[int]:
             graph.graph.erase_node(node)
     graph.recompile()
     return used
+
+
+def base_of(node: fx.Node) -> fx.Node:
+    """Where the tensor is that this one is a view of; itself otherwise."""
+    while is_view(node):
+        node = node.all_input_nodes[0]
+    return node
+
+
+def part_of(
+    graph: fx.GraphModule, inputs: Iterable[fx.Node], inside: Iterable[fx.Node], results: Iterable[fx.Node]
+) -> fx.GraphModule:
+    """A graph of some nodes of another, given what their inputs and results are."""
+    new, copies = fx.Graph(), {}
+    for i, node in enumerate(inputs):
+        copies[node] = new.placeholder(f"given_{i}")
+        copies[node].meta = dict(node.meta)
+    for node in inside:
+        copies[node] = new.node_copy(node, copies.__getitem__)
+    new.output([copies[node] for node in results])
+    new.eliminate_dead_code()
+    return fx.GraphModule(graph, new)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor, fx
 
 from ...hypergrad.errors import TracingError
-from .graphs import is_view, is_written, written_by
+from .graphs import base_of, is_view, is_written, part_of, written_by
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def halves(graph: fx.GraphModule, late: Iterable[int], outputs: int) -> Halves:
     results = list(nodes[-1].args[0])
     depending = _depending_on(lates)
     inside, shared = _computed(results[outputs:], depending)
-    if any(is_written(_base(node)) for node in shared):
+    if any(is_written(base_of(node)) for node in shared):
         raise TracingError("training_step writes in place to a tensor that its derivative depends on")
     if any(node not in inside for operation in inside for node in written_by(operation)):
         raise TracingError("the derivative of training_step writes in place to a tensor")
@@ -62,8 +62,8 @@ def halves(graph: fx.GraphModule, late: Iterable[int], outputs: int) -> Halves:
     handed = list(dict.fromkeys([*results[:outputs], *kept]))
     first = [node for node in nodes[:-1] if node.op != "placeholder" and node not in depending]
     return Halves(
-        now=_part(graph, early, first, handed),
-        later=_part(graph, [*given, *kept, *lates], [node for node in nodes if node in inside], results[outputs:]),
+        now=part_of(graph, early, first, handed),
+        later=part_of(graph, [*given, *kept, *lates], [node for node in nodes if node in inside], results[outputs:]),
         inputs=[early.index(node) for node in given],
         outputs=[handed.index(node) for node in kept],
         examples=[node.meta["val"] for node in (*given, *kept, *lates)],
@@ -96,23 +96,3 @@ def _computed(results: Iterable[fx.Node], depending: set[fx.Node]) -> tuple[set[
         else:
             shared.add(node)
     return inside, shared
-
-
-def _base(node: fx.Node) -> fx.Node:
-    while is_view(node):
-        node = node.all_input_nodes[0]
-    return node
-
-
-def _part(
-    graph: fx.GraphModule, inputs: Iterable[fx.Node], inside: Iterable[fx.Node], results: Iterable[fx.Node]
-) -> fx.GraphModule:
-    new, copies = fx.Graph(), {}
-    for i, node in enumerate(inputs):
-        copies[node] = new.placeholder(f"given_{i}")
-        copies[node].meta = dict(node.meta)
-    for node in inside:
-        copies[node] = new.node_copy(node, copies.__getitem__)
-    new.output([copies[node] for node in results])
-    new.eliminate_dead_code()
-    return fx.GraphModule(graph, new)

@@ -16,8 +16,9 @@ from ...problems.step_graphs import StepGraphs
 from ..gradients import LevelGradients
 from .halves import halves
 from .later import Later
-from .lowering import Function, compiled, laid_out
+from .lowering import Function, laid_out
 from .outcome import Result
+from .parts import compiled_in_parts
 from .program import Program
 from .reads import Reading
 from .recording import Derivative, Recording
@@ -67,7 +68,7 @@ class KeptProgram(Program):
             whole: Later(self._halves, asked, self._name, self._took)
             for whole, asked in ((True, numbers), (False, [None] * own + numbers[own:]))
         }
-        return compiled(self._halves.now, [recording.examples[i] for i in early])
+        return compiled_in_parts(self._halves.now, [recording.examples[i] for i in early])
 
     def run(self, reading: Reading, moments: Mapping[str, Moment]) -> Result | None:
         """Loss, metrics and gradients, with the graphs of these kept; ``None`` where they could not be."""

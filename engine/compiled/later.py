@@ -10,7 +10,8 @@ from torch import Tensor, fx
 from ...hypergrad.errors import TracingError
 from .graphs import operations
 from .halves import Halves
-from .lowering import Function, compiled
+from .lowering import Function
+from .parts import compiled_in_parts
 from .shown import show
 
 
@@ -51,7 +52,7 @@ class Later:
         begun = time.perf_counter()
         with show(f"the way back through the steps of '{self._name}'", operations(graph)):
             try:
-                return compiled(graph, self._parts.examples)
+                return compiled_in_parts(graph, self._parts.examples)
             except TracingError:  # run as it is, it does the same
                 return graph
             finally:

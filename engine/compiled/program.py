@@ -11,8 +11,9 @@ from torch import Tensor
 from ...problems.moment import Moment
 from ...problems.problem import Problem
 from .draws import Dice
-from .lowering import Function, compiled
+from .lowering import Function
 from .outcome import Result
+from .parts import compiled_in_parts
 from .reads import Reading
 from .recording import Recording
 
@@ -43,7 +44,7 @@ class Program:
         self._problems = problems
 
     def _compiled(self, recording: Recording) -> Function:
-        return compiled(recording.graph, recording.examples)
+        return compiled_in_parts(recording.graph, recording.examples)
 
     def run(self, reading: Reading, moments: Mapping[str, Moment]) -> Result | None:
         """Loss, metrics and gradients now; buffers and what methods remember move on."""
