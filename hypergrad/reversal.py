@@ -159,4 +159,6 @@ def _are_of_this_loop(tape: Tape, at: Linearization, points: Mapping[int, Point]
     ends = [points[k + 1].solution if k + 1 < len(tape.steps) else at.solution for k in kept]
     now = [number for end, graph in zip(ends, kept.values(), strict=True) if graph.end for number in fingerprint(end)]
     then = [number for graph in kept.values() for number in graph.end]
+    moved = [number for graph in kept.values() for number in graph.moved]
+    now, then = [*now, *moved], [*then, *map(torch.zeros_like, moved)]
     return not then or torch.equal(torch.stack(now), torch.stack(then))

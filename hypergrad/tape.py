@@ -37,6 +37,7 @@ class Graph:
         end: :func:`fingerprint` of the parameters after the step; empty until it is taken.
         asked: Are told, before somebody goes back through the gradients, whether that is with respect to the leaves as
             well, or to the inputs alone. (A graph of autograd's own is not computed where it is not asked for.)
+        moved: How far the leaves were moved while the loss was evaluated, where that is not known yet.
     """
 
     leaves: Tensors
@@ -44,6 +45,7 @@ class Graph:
     versions: tuple[int, ...] = ()
     end: Tensors = ()
     asked: tuple[Callable[[bool], None], ...] = ()
+    moved: Tensors = ()
 
     def take(self, *, whole: bool) -> tuple[tuple[Gradient, ...], ...]:
         """The gradients, to go back through: to the leaves as well, or not."""

@@ -13,6 +13,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from multilevel import Callback, Engine, EngineConfig, Problem, ProblemError, Unroll
 from multilevel.hypergrad.tape import Graph
+from multilevel.problems import step_graphs
 
 from ..conftest import EXACT
 from ..givens import assert_same, bits
@@ -160,6 +161,28 @@ def test_a_training_step_that_writes_to_its_parameters_does(lower: type[Lower]) 
         advance(engine, 24)
         runs.append([p.detach().clone() for p in engine["lower"].parameters])
     torch.testing.assert_close(runs[0], runs[1], rtol=0, atol=0)
+
+
+@pytest.fixture
+def unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read no numbers while training, as on a GPU."""
+    monkeypatch.setattr(step_graphs, "is_readable", lambda tensor: False)
+
+
+@pytest.mark.usefixtures("unread")
+@pytest.mark.parametrize("key", ["adam", "accumulation"])
+def test_where_numbers_are_not_read_it_goes_the_same_way(key: str) -> None:
+    test_a_run_goes_the_same_way_and_evaluates_nothing_again(PARTS[key])
+
+
+@pytest.mark.usefixtures("unread")
+@pytest.mark.parametrize("lower", [Clamps, ClampsHidden])
+def test_where_numbers_are_not_read_writes_to_parameters_are_found_out_later(lower: type[Lower]) -> None:
+    test_a_training_step_that_writes_to_its_parameters_does(lower)
+    engine = engine_of(Unroll(), lower, unroll_steps=10**6)
+    advance(engine, 6)
+    with pytest.raises(ProblemError, match="taken again, end"):
+        engine.hypergradient("upper")
 
 
 @pytest.mark.parametrize(
