@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from ..hypergrad.autograd import scalar_gradients
 from ..hypergrad.tape import Gradient, Graph
@@ -58,7 +58,7 @@ class StepGraphs:
         if self._copies is None or versions != self._versions:
             self.forget()
             with torch.no_grad():
-                self._copies = tuple([p.clone().requires_grad_() for p in self._parameters])
+                self._copies = tuple([_copy_of(p).requires_grad_() for p in self._parameters])
             self._versions = versions
         return self._copies
 
@@ -134,15 +134,9 @@ class StepGraphs:
         self.forget()
         if copies is None or len(found) != batches or edited:
             return None
-        if not with_values:
-            return Graph(
-                copies,
-                tuple([tuple([_edge(g) for g in micro]) for micro in found]),
-                (inputs, 0),
-                asked=asked,
-                moved=moved,
-            )
-        return Graph(copies, tuple(found), (inputs, sum(written(micro) for micro in found)), asked=asked, moved=moved)
+        values = sum([written(micro) for micro in found]) if with_values else 0
+        gradients = found if with_values else [tuple([_edge(g) for g in micro]) for micro in found]
+        return Graph(copies, tuple(gradients), (inputs, values), asked=asked, moved=moved)
 
     def usable(self, graphs: Sequence[Graph | None]) -> list[Graph | None]:
         """Those graphs of which nothing was written to since."""
@@ -166,10 +160,19 @@ def written(tensors: Sequence[Tensor | None]) -> int:
     return sum([t._version for t in tensors if t is not None])
 
 
+def _copy_of(parameter: Tensor) -> Tensor:
+    copy = parameter.clone()
+    if copy.stride() == parameter.stride():
+        return copy
+    return torch.empty_strided(copy.shape, parameter.stride(), dtype=copy.dtype, device=copy.device).copy_(copy)
+
+
 def _edge(gradient: Tensor | None) -> Gradient:
-    if gradient is None or gradient.grad_fn is None:
+    if gradient is None or not gradient.requires_grad:
         return gradient
-    return GradientEdge(gradient.grad_fn, gradient.output_nr)  # get_gradient_edge(), which takes 5 us, but for leaves
+    if gradient.grad_fn is None or isinstance(gradient.grad_fn, torch._C._FunctionBase):
+        return get_gradient_edge(gradient)  # which keeps a node of Python alive, and takes 5 us
+    return GradientEdge(gradient.grad_fn, gradient.output_nr)
 
 
 def _sum(x: Tensor | None, y: Tensor | None) -> Tensor | None:

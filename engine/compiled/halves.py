@@ -24,25 +24,27 @@ class Halves:
             behind these what the other half reads of it.
         later: The rest: takes what it reads of the other's inputs and of its outputs, then the late inputs; returns its
             share of the outputs.
-        inputs: The numbers of those inputs.
-        outputs: The numbers of those outputs.
+        results: Which output of ``now`` each of its share is.
+        inputs: The numbers of the inputs that ``later`` reads.
+        outputs: The numbers of the outputs that it reads.
         examples: Tensors without values, like what ``later`` takes.
     """
 
     now: fx.GraphModule
     later: fx.GraphModule
+    results: list[int]
     inputs: list[int]
     outputs: list[int]
     examples: list[Tensor]
 
 
-def halves(graph: fx.GraphModule, late: Iterable[int], outputs: int) -> Halves:
+def halves(graph: fx.GraphModule, late: Iterable[int], first: int) -> Halves:
     """Part a graph.
 
     Args:
         graph: The graph.
         late: The numbers of the late inputs.
-        outputs: How many of its outputs, the first ones, do not depend on these.
+        first: The first of its outputs that are the later half's.
 
     Raises:
         TracingError: Something that both halves read is written to.
@@ -52,18 +54,19 @@ def halves(graph: fx.GraphModule, late: Iterable[int], outputs: int) -> Halves:
     early = [node for node in placeholders if node not in lates]
     results = list(nodes[-1].args[0])
     depending = _depending_on(lates)
-    inside, shared = _computed(results[outputs:], depending)
+    inside, shared = _computed(results[first:], depending)
     if any(is_written(base_of(node)) for node in shared):
         raise TracingError("training_step writes in place to a tensor that its derivative depends on")
     if any(node not in inside for operation in inside for node in written_by(operation)):
         raise TracingError("the derivative of training_step writes in place to a tensor")
     given = [node for node in early if node in shared]
     kept = [node for node in nodes if node in shared and node not in given]
-    handed = list(dict.fromkeys([*results[:outputs], *kept]))
-    first = [node for node in nodes[:-1] if node.op != "placeholder" and node not in depending]
+    handed = list(dict.fromkeys([*results[:first], *kept]))  # two results may be one node
+    before = [node for node in nodes[:-1] if node.op != "placeholder" and node not in depending]
     return Halves(
-        now=part_of(graph, early, first, handed),
-        later=part_of(graph, [*given, *kept, *lates], [node for node in nodes if node in inside], results[outputs:]),
+        now=part_of(graph, early, before, handed),
+        later=part_of(graph, [*given, *kept, *lates], [node for node in nodes if node in inside], results[first:]),
+        results=[handed.index(node) for node in results[:first]],
         inputs=[early.index(node) for node in given],
         outputs=[handed.index(node) for node in kept],
         examples=[node.meta["val"] for node in (*given, *kept, *lates)],

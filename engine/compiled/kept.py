@@ -16,7 +16,7 @@ from ...problems.step_graphs import StepGraphs
 from ..gradients import LevelGradients
 from .halves import halves
 from .later import Later
-from .lowering import Function, laid_out
+from .lowering import Function
 from .outcome import Result
 from .parts import compiled_in_parts
 from .program import Program
@@ -56,17 +56,17 @@ class KeptProgram(Program):
         super().__init__(recording, problem, problems)
         late = self._derivative.cotangents
         self._sources = [source for i, source in enumerate(recording.sources) if i not in late]
+        self._order = [number if number < 0 else self._halves.results[number] for number in recording.order]
 
     def _compiled(self, recording: Recording) -> Function:
         late, products = self._derivative.cotangents, self._derivative.products
         early = [i for i in range(len(recording.examples)) if i not in late]
         self._wrt = [None if i is None else early.index(i) for i in self._derivative.wrt]
         self._halves = halves(recording.graph, late, self._derivative.first)
-        numbers = [None if i is None else i - self._derivative.first for i in products]
         own = len(self._parameters)
         self._later = {
             whole: Later(self._halves, asked, self._name, self._took)
-            for whole, asked in ((True, numbers), (False, [None] * own + numbers[own:]))
+            for whole, asked in ((True, products), (False, [None] * own + products[own:]))
         }
         return compiled_in_parts(self._halves.now, [recording.examples[i] for i in early])
 
@@ -80,7 +80,7 @@ class KeptProgram(Program):
             if place is not None:
                 inputs[place] = copy
         found: list[Tensor] = []
-        asked = Asked()
+        asked = Asked(self)
         wrt = [inputs[i] for i in self._wrt if i is not None]
         graphs = iter(_Kept.apply(self, asked, inputs, found, *wrt))
         with torch.no_grad():
@@ -100,6 +100,10 @@ class KeptProgram(Program):
         gradients = [found[self._order[i]].detach() for i in self._outcome.gradients[0] if i is not None]
         return gradients, [*[inputs[i] for i in self._halves.inputs], *[found[i] for i in self._halves.outputs]]
 
+    def prepare(self, *, whole: bool) -> None:
+        """Compile the second half, for the products with the problem's own parameters as well, or without them."""
+        self._later[whole].prepare()
+
     def pull_back(
         self, kept: Sequence[Tensor], cotangents: Sequence[Tensor | None], *, whole: bool
     ) -> list[Tensor | None]:
@@ -108,26 +112,34 @@ class KeptProgram(Program):
         Args:
             kept: What it reads of the first.
             cotangents: One per gradient that there is.
-            whole: Whether its product with the problem's own parameters is asked for.
+            whole: Whether its products with the problem's own parameters are asked for.
         """
         given = iter(cotangents)
         by_parameter = [None if i is None else next(given) for i in self._outcome.gradients[0]]
         late = [self._cotangent(by_parameter[i], self._parameters[i]) for i in self._derivative.cotangents.values()]
-        products = self._later[whole](*kept, *late)
+        products = self._later[whole]([*kept, *late])
         return [product for place, product in zip(self._wrt, products, strict=True) if place is not None]
 
     def _cotangent(self, given: Tensor | None, like: Tensor) -> Tensor:
-        return torch.zeros_like(like) if given is None else laid_out(given, like)
+        return torch.zeros_like(like) if given is None else given
 
 
 class Asked:
-    """Notes whether the derivative with respect to a problem's own parameters is asked for."""
+    """Notes whether the derivative with respect to a problem's own parameters is asked for.
 
-    def __init__(self) -> None:
+    Autograd tells a node of Python only what may be asked for (``needs_input_grad``), not what is.
+
+    Args:
+        program: Is prepared for that: on a GPU the backward pass runs in a thread where nothing should be compiled.
+    """
+
+    def __init__(self, program: KeptProgram) -> None:
+        self._program = program
         self.whole = True
 
     def __call__(self, whole: bool) -> None:
         self.whole = whole
+        self._program.prepare(whole=whole)
 
 
 class _Kept(torch.autograd.Function):

@@ -10,7 +10,7 @@ from torch import Tensor, fx
 from ...hypergrad.errors import TracingError
 from .graphs import operations
 from .halves import Halves
-from .lowering import Function
+from .lowering import Function, laid_out
 from .parts import compiled_in_parts
 from .shown import show
 
@@ -33,13 +33,17 @@ class Later:
         self._places = [None if number is None else self._asked.index(number) for number in outputs]
         self._function: Function | None = None
 
-    def __call__(self, *given: Tensor) -> list[Tensor | None]:
-        """The outputs, given what the later half takes."""
-        if not self._asked:
-            return [None] * len(self._places)
-        if self._function is None:
+    def prepare(self) -> None:
+        """Compile it."""
+        if self._asked and self._function is None:
             self._function = self._compiled()
-        found = self._function(*given)
+
+    def __call__(self, given: Sequence[Tensor]) -> list[Tensor | None]:
+        """The outputs, given what the later half takes."""
+        self.prepare()
+        if self._function is None:
+            return [None] * len(self._places)
+        found = self._function(*map(laid_out, given, self._parts.examples))
         return [None if place is None else found[place] for place in self._places]
 
     def _compiled(self) -> Function:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 from torch import Tensor, fx
 
-from .graphs import base_of, is_view, part_of, without_writes, written_by
+from .graphs import base_of, is_view, part_of, without_writes
 from .lowering import Function, compiled, laid_out
+from .reasons import reason_of
 
 SMALL = 2**22
 """So many bytes may be alive at once. To go over them takes a millisecond, and to call another part 0.02."""
@@ -27,11 +28,10 @@ def compiled_in_parts(graph: fx.GraphModule, examples: Sequence[Tensor]) -> Func
     Raises:
         TracingError: It cannot be compiled.
     """
-    if not waists(graph):
-        return compiled(graph, examples)
-    if any(written_by(node) for node in graph.graph.nodes):
-        graph = without_writes(graph, examples)
-    return _Parts(graph)
+    try:
+        return _Parts(without_writes(graph, examples)) if waists(graph) else compiled(graph, examples)
+    except Exception as error:
+        raise reason_of(error) from error
 
 
 def waists(graph: fx.GraphModule) -> list[int]:
@@ -55,22 +55,22 @@ def _alive(graph: fx.GraphModule) -> tuple[list[int], set[int]]:
     ends: dict[fx.Node, int] = {}
     for node in number:
         if node.op == "call_function":
-            last = max((number[user] for user in node.users), default=0)
+            last = max((number[user] for user in node.users), default=number[node])
             ends[base_of(node)] = max(ends.get(base_of(node), 0), last)
-    alive, whole = [0] * len(number), set()
+    change, whole = [0] * (len(number) + 1), set()
     for node, end in ends.items():
         value = node.meta.get("val")
         if not isinstance(value, Tensor):
             whole |= set(range(number[node], end))
         elif node.op == "call_function":
-            for i in range(number[node], end):
-                alive[i] += value.numel() * value.element_size()
-    return alive, whole
+            change[number[node]] += value.numel() * value.element_size()
+            change[end] -= value.numel() * value.element_size()
+    return list(accumulate(change[:-1])), whole
 
 
 @dataclass(frozen=True)
 class _Part:
-    """One part, and the numbers of the values that it reads, gives, and reads as the last."""
+    """One part, and the numbers of the values that it reads, that it gives, and that it is the last to read."""
 
     function: Function
     examples: Sequence[Tensor]
@@ -88,35 +88,33 @@ class _Parts:
 
     def __init__(self, graph: fx.GraphModule) -> None:
         nodes = list(graph.graph.nodes)
+        place = {node: i for i, node in enumerate(nodes)}
         results, cuts = list(nodes[-1].args[0]), [-1, *waists(graph), len(nodes) - 2]
         inside = [
             [node for node in nodes[first + 1 : last + 1] if node.op == "call_function"]
             for first, last in pairwise(cuts)
         ]
         needs = [_needs(part) for part in inside]
-        read_later = [set(results).union(*(given for given, _ in needs[i + 1 :])) for i in range(len(needs))]
-        self._inputs = graph.graph.find_nodes(op="placeholder")
-        values = [*self._inputs, *(node for part in inside for node in part)]
-        number = {node: i for i, node in enumerate(values)}
-        self._results = [number[node] for node in results]
+        self._inputs = [place[node] for node in graph.graph.find_nodes(op="placeholder")]
+        self._results = [place[node] for node in results]
         self._parts = []
-        for part, (given, again), later in zip(inside, needs, read_later, strict=True):
+        for i, (part, (given, again)) in enumerate(zip(inside, needs, strict=True)):
+            later = set(results).union(*(given for given, _ in needs[i + 1 :]))
             gives = [node for node in part if node in later]
-            function = part_of(graph, given, sorted([*again, *part], key=nodes.index), gives)
+            function = part_of(graph, given, sorted([*again, *part], key=place.__getitem__), gives)
             examples = [node.meta["val"] for node in given]
-            last = [number[node] for node in given if node not in later]
             self._parts.append(
                 _Part(
-                    compiled(function, examples),
-                    examples,
-                    [number[node] for node in given],
-                    [number[node] for node in gives],
-                    last,
+                    function=compiled(function, examples),
+                    examples=examples,
+                    reads=[place[node] for node in given],
+                    gives=[place[node] for node in gives],
+                    last=[place[node] for node in given if node not in later],
                 )
             )
 
     def __call__(self, *inputs: Tensor) -> list[Tensor]:
-        values: dict[int, Tensor] = dict(enumerate(inputs))
+        values = dict(zip(self._inputs, inputs, strict=True))
         for part in self._parts:
             given = [laid_out(values[i], like) for i, like in zip(part.reads, part.examples, strict=True)]
             for i in part.last:

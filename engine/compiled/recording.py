@@ -55,14 +55,14 @@ class Derivative:
     Attributes:
         cotangents: The inputs that are cotangents of the gradient, and of which parameter's each is.
         wrt: The input that each of these parameters is, ``None`` where the graph does not read it.
-        products: The output that the cotangents' product with each is, ``None`` where it is zero.
-        first: The first of these outputs. Those before it do not depend on cotangents.
+        first: The first of the outputs that depend on cotangents.
+        products: Which of these the cotangents' product with each is, ``None`` where it is zero.
     """
 
     cotangents: dict[int, int]
     wrt: list[int | None]
-    products: list[int | None]
     first: int
+    products: list[int | None]
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,7 @@ def record(stage: Stage, gradients: Gradients, problem: Problem, *, sweeps: bool
     Raises:
         TracingError: It cannot be recorded.
     """
+    assert not (sweeps and derivative), "only gradients of problems without lowers are differentiated later"
     random = RandomState(problem.level.device, host=True)
     found: list[Outcome] = []
     products: list[int | None] = []
@@ -153,15 +154,16 @@ def record(stage: Stage, gradients: Gradients, problem: Problem, *, sweeps: bool
     examples += lift_draws(graph)
     if not derivative:
         return Recording(graph, examples, sources, drawing.draws, order, outcome, None)
-    graph, last = without_writes(graph, examples), len(order) - len([i for i in products if i is not None])
+    count = len([number for number in products if number is not None])
+    outcomes, first = order[: len(order) - count], max(order[: len(order) - count]) + 1
     places, behind = {number: i for i, number in enumerate(used)}, len(stage.tensors)
-    found_there = Derivative(
+    where = Derivative(
         cotangents={places[behind + i]: i for i in range(len(cotangents)) if behind + i in places},
         wrt=[places.get(number) for name in names for number in stage.parameters[name]],
-        products=[None if i is None else order[i] for i in products],
-        first=max(order[:last]) + 1,
+        first=first,
+        products=[None if number is None else order[number] - first for number in products],
     )
-    return Recording(graph, examples, sources, drawing.draws, order[:last], outcome, found_there)
+    return Recording(without_writes(graph, examples), examples, sources, drawing.draws, outcomes, outcome, where)
 
 
 def _products(

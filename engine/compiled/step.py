@@ -77,6 +77,7 @@ class CompiledStep:
         self._forget()
 
     def _forget(self) -> None:
+        self.compilation.programs = 0
         self._reads: Reads | None = None
         self._seen: set[Hashable] = set()
         self._programs: dict[Hashable, Program | None] = {}
@@ -100,9 +101,9 @@ class CompiledStep:
 
     def _give_up(self, reason: str) -> None:
         """Go on without the derivative through the levels below, or eagerly."""
+        self._forget()
         if self._below:
             self._below = []
-            self._forget()
             self.compilation.sweep_reason = reason
             return
         self.compilation.reason, self.compilation.sweep_reason = reason, None

@@ -14,6 +14,7 @@ from torch import nn
 from multilevel import CG, Neumann
 
 from .builds import bilevel, hierarchy
+from .test_kept import Spread
 from .twins import Twins
 
 pytestmark = [
@@ -69,9 +70,13 @@ def test_every_method_on_every_hierarchy(key: str, problem: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("optimizer", [partial(torch.optim.SGD, lr=0.05), ADAM], ids=["sgd", "adam"])
-def test_unroll_in_two_halves(optimizer: Any) -> None:
-    twins = Twins(bilevel("unroll", module=dropping, optimizer=optimizer, unroll_steps=3))
+@pytest.mark.parametrize(
+    "parts",
+    [{"module": dropping}, {"module": dropping, "optimizer": ADAM}, {"module": Spread}],
+    ids=["sgd", "adam", "gaps"],
+)
+def test_unroll_in_two_halves(parts: dict[str, Any]) -> None:
+    twins = Twins(bilevel("unroll", unroll_steps=3, **parts))
     twins.step(12)
     twins.assert_equal()
     twins.assert_compiled()

@@ -36,6 +36,25 @@ def linear(problem: Given, batch: Tensor) -> Tensor:
     return (problem.module(batch[:, :2]) * problem.upper().exp().mean()).mean()
 
 
+def scaled_in_place(problem: Given, batch: Tensor) -> Any:
+    """Changes its loss in place: what it returns of it, before and after, are results of one operation each."""
+    loss = (problem.module(batch[:, :2]) - batch[:, 2:]).square().mean()
+    metrics = {"plain": loss.detach()}
+    loss *= problem.upper().exp().mean()
+    return {"loss": loss, **metrics, "again": loss.detach()}
+
+
+class Spread(nn.Module):
+    """A parameter with gaps between its entries, which no clone of it has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.linspace(-1, 1, 8).reshape(2, 4)[:, :2])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x @ self.weight).tanh().sum(1, keepdim=True)
+
+
 BUILDS: dict[str, Build] = {
     "sgd": bilevel("unroll", unroll_steps=3),
     "one step": bilevel("unroll"),
@@ -48,6 +67,7 @@ BUILDS: dict[str, Build] = {
     "dropout": bilevel("unroll", unroll_steps=2, module=dropping),
     "running statistics": bilevel("unroll", unroll_steps=2, module=normalizing),
     "in place": bilevel("unroll", unroll_steps=2, lower=in_place),
+    "loss in place": bilevel("unroll", unroll_steps=2, lower=scaled_in_place),
     "linear": bilevel("unroll", unroll_steps=2, lower=linear, module=lambda: nn.Linear(2, 1)),
 }
 
@@ -166,3 +186,12 @@ def test_the_other_half_runs_as_it_is_where_it_cannot_be_compiled(monkeypatch: p
     twins.assert_equal()
     twins.assert_compiled()
     assert len(calls) > 2
+
+
+def test_parameters_with_gaps_have_copies_with_gaps() -> None:
+    twins = Twins(bilevel("unroll", unroll_steps=2, module=Spread))
+    twins.step(10)
+    copies = twins.compiled["lower"].level.loop.graphs.copies()
+    assert [copy.stride() for copy in copies] == [(4, 1)]
+    twins.assert_equal()
+    twins.assert_compiled()
