@@ -14,6 +14,7 @@ from ..hypergrad.tape import Gradient, Graph
 from ..hypergrad.tensors import Tensors
 from ..hypergrad.tracing import is_readable, is_tracing
 from .optimizer_step import is_hooked
+from .same_bits import same_bits
 
 if TYPE_CHECKING:
     from .problem import Problem
@@ -106,7 +107,7 @@ class StepGraphs:
         if not written(copies) and not is_readable(copies[0]):
             self._take_over_unread(copies)
             return False
-        hidden = any(not torch.equal(p, c) for p, c in zip(self._parameters, copies, strict=True))
+        hidden = not all(same_bits(p, c) for p, c in zip(self._parameters, copies, strict=True))
         if not hidden and not written(copies):
             return False
         self._hidden_writes |= not written(copies)
