@@ -94,7 +94,7 @@ class CompiledStep:
         except TracingError as error:
             self._give_up(str(error))
             return None
-        if result is None or len(self._below) == len(self._inside):
+        if result is None or self.compilation.sweep_reason is None:
             return result
         loss, metrics, found = result
         return loss, metrics, self._gradients.swept(self._problem.name, found.direct, dict(found.cotangents))
