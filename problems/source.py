@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
@@ -44,6 +45,7 @@ class Source:
         self._owner = owner
         self._on_end = on_end
         self._iterator: Iterator[Any] | None = None
+        self._held: weakref.finalize[Any, Any] | None = None
         self._began: dict[str, Any] | None = None
         if loader is None and optional:
             return
@@ -98,13 +100,14 @@ class Source:
             ProblemError: The data ends before it.
         """
         at_start, before = self._iterator is None, self.taken
-        self.taken, self._began, self._iterator = state["taken"], state["began"], None
+        self.taken, self._began = state["taken"], state["began"]
+        self._hold(None)
         for sampler, epoch in zip(self._samplers(), state["epochs"], strict=False):
             if epoch is not None:
                 sampler.set_epoch(epoch)
         if "loader" in state and _has_state(self.loader):
             self.loader.load_state_dict(state["loader"])
-            self._iterator = iter(self.loader)
+            self._hold(iter(self.loader))
         elif state["started"]:
             one_shot = isinstance(self.loader, Iterator)
             self._find(0 if at_start or not one_shot else before)
@@ -131,8 +134,21 @@ class Source:
         if not isinstance(self.loader, Sequence) and not _has_state(self.loader):  # those draw no random numbers
             random = RandomState(HOST, host=True).state_dict()
             self._began = {"random": random, "workers": self._has_workers, **self._own_state()}
-        self._iterator = iter(self.loader)
-        return self._iterator
+        iterator = iter(self.loader)
+        self._hold(iterator)
+        return iterator
+
+    def _hold(self, iterator: Iterator[Any] | None) -> None:
+        """Take an iterator in place of the one before.
+
+        One with workers is held from elsewhere too. It tells them to end through queues, which the garbage collector
+        would take apart first where it comes upon everything at once; then it waits 5 s for each of them.
+        """
+        if self._held is not None:
+            self._held.detach()
+        self._iterator, self._held = iterator, None
+        if iterator is not None and getattr(self.loader, "num_workers", False):
+            self._held = weakref.finalize(self, _let_go, iterator)
 
     def _start_over(self) -> Any:
         self._on_end()
@@ -158,12 +174,17 @@ class Source:
             RandomState.from_state_dict(self._began["random"], HOST).restore()
             for generator, own in zip(self.generators(), self._began["generators"], strict=False):
                 generator.set_state(own)
-        self._iterator = iter(self.loader)
-        if _pass_over(self._iterator, self.loader, self.taken - before) < self.taken - before:
+        iterator = iter(self.loader)
+        self._hold(iterator)
+        if _pass_over(iterator, self.loader, self.taken - before) < self.taken - before:
             raise ProblemError(
                 f"problem '{self._owner}': its data has fewer than the {self.taken} batches of the epoch that the "
                 "checkpoint was written in; is it other data than then?"
             )
+
+
+def _let_go(iterator: Iterator[Any]) -> None:
+    """Nothing: it is held no longer."""
 
 
 def _is_empty(loader: Any) -> bool:

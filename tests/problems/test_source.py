@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -24,6 +25,7 @@ from torch.utils.data import (
 from multilevel.hypergrad.errors import ProblemError
 from multilevel.hypergrad.replay import RandomState
 from multilevel.problems.batches import Batches
+from multilevel.problems.source import Source
 
 CPU = torch.device("cpu")
 DATA = TensorDataset(torch.arange(20.0))
@@ -195,3 +197,23 @@ def test_a_generator_goes_forward_only() -> None:
     fresh = Batches("p", (i for i in range(10)), lambda: None)
     fresh.load_state_dict(state, CPU)
     assert fresh.draw(CPU) == 3
+
+
+def test_workers_are_no_part_of_a_circle_that_is_dropped() -> None:
+    """Where the garbage collector found them in it, it would wait 5 s for each."""
+    source = Source("p", DataLoader(DATA, 3, num_workers=2))
+    circle: list[Any] = [source]
+    circle += [circle]
+    source.next()
+    gc.collect()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    del source, circle
+    gc.collect()
+    gc.set_debug(0)
+    found = {type(garbage).__name__ for garbage in gc.garbage}
+    for garbage in gc.garbage:
+        if isinstance(garbage, Source):
+            garbage._hold(None)
+    gc.garbage.clear()
+    assert "Source" in found
+    assert "_MultiProcessingDataLoaderIter" not in found
