@@ -27,7 +27,7 @@ from suite.workloads import LARGE, WORKLOADS
 RESULTS = Path(__file__).parent / "results"
 ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": str(2**32), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
 """Keep what was freed, as the allocator of GPUs does. glibc hands it back and gets it again, page by page, depending on
-what lies on top of the heap: up to a third of W3's time, for one implementation and not for another."""
+what lies on top of the heap: up to 28 % of W3's time, for one implementation and not for another."""
 
 
 def main() -> int:

@@ -88,3 +88,10 @@ def unflatten(vector: Tensor, like: Sequence[Tensor]) -> Tensors:
     """Inverse of :func:`flatten`."""
     pieces = vector.split([t.numel() for t in like])
     return tuple(p.view_as(t) for p, t in zip(pieces, like, strict=True))
+
+
+def laid_out(tensor: Tensor, like: Tensor) -> Tensor:
+    """The tensor with the strides of another; itself where it has them."""
+    if tensor.stride() == like.stride():
+        return tensor
+    return torch.empty_strided(like.shape, like.stride(), dtype=tensor.dtype, device=tensor.device).copy_(tensor)

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.autograd.graph import get_gradient_edge
 
 from ..hypergrad.autograd import scalar_gradients
 from ..hypergrad.tape import Gradient, Graph
-from ..hypergrad.tensors import Tensors
+from ..hypergrad.tensors import Tensors, laid_out
 from ..hypergrad.tracing import is_readable, is_tracing
 from .optimizer_step import is_hooked
 from .same_bits import same_bits
@@ -59,7 +59,7 @@ class StepGraphs:
         if self._copies is None or versions != self._versions:
             self.forget()
             with torch.no_grad():
-                self._copies = tuple([_copy_of(p).requires_grad_() for p in self._parameters])
+                self._copies = tuple([laid_out(p.clone(), p).requires_grad_() for p in self._parameters])
             self._versions = versions
         return self._copies
 
@@ -161,19 +161,8 @@ def written(tensors: Sequence[Tensor | None]) -> int:
     return sum([t._version for t in tensors if t is not None])
 
 
-def _copy_of(parameter: Tensor) -> Tensor:
-    copy = parameter.clone()
-    if copy.stride() == parameter.stride():
-        return copy
-    return torch.empty_strided(copy.shape, parameter.stride(), dtype=copy.dtype, device=copy.device).copy_(copy)
-
-
 def _edge(gradient: Tensor | None) -> Gradient:
-    if gradient is None or not gradient.requires_grad:
-        return gradient
-    if gradient.grad_fn is None or isinstance(gradient.grad_fn, torch._C._FunctionBase):
-        return get_gradient_edge(gradient)  # which keeps a node of Python alive, and takes 5 us
-    return GradientEdge(gradient.grad_fn, gradient.output_nr)
+    return get_gradient_edge(gradient) if gradient is not None and gradient.requires_grad else gradient
 
 
 def _sum(x: Tensor | None, y: Tensor | None) -> Tensor | None:

@@ -56,5 +56,6 @@ def test_memory_stays_flat(method: str, compiled: bool) -> None:
         counts.append(alive())
         sizes.append(resident())
     assert all(found.reason is None for found in engine.compilations.values())
-    assert counts[1] <= counts[0]
+    # What recording left behind may be collected late.
+    assert counts[1] == counts[0] or (compiled and counts[1] < counts[0])
     assert sizes[1] - sizes[0] < GROWTH

@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from torch import Tensor, fx
 
 from ...hypergrad.errors import TracingError
+from ...hypergrad.tensors import laid_out
 from .graphs import operations
 from .halves import Halves
-from .lowering import Function, laid_out
+from .lowering import Function
 from .parts import compiled_in_parts
 from .shown import show
 

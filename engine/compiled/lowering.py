@@ -32,10 +32,3 @@ def compiled(graph: fx.GraphModule, examples: Sequence[Tensor]) -> Function:
     except Exception as error:
         raise reason_of(error) from error
     return function
-
-
-def laid_out(tensor: Tensor, like: Tensor) -> Tensor:
-    """The tensor with the strides that a function was compiled for."""
-    if tensor.stride() == like.stride():
-        return tensor
-    return torch.empty_strided(like.shape, like.stride(), dtype=tensor.dtype, device=tensor.device).copy_(tensor)

@@ -12,12 +12,13 @@ from itertools import accumulate, pairwise
 
 from torch import Tensor, fx
 
+from ...hypergrad.tensors import laid_out
 from .graphs import base_of, is_view, part_of, without_writes
-from .lowering import Function, compiled, laid_out
+from .lowering import Function, compiled
 from .reasons import reason_of
 
 SMALL = 2**22
-"""So many bytes may be alive at once. To go over them takes a millisecond, and to call another part 0.02."""
+"""So many bytes may be alive at once. To copy them takes 0.2 ms, and to call another part 0.03."""
 WAIST = 0.25
 """A cut may be where no more is alive than this share of the most that is."""
 

@@ -10,11 +10,10 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from ...hypergrad.errors import TracingError
-from ...hypergrad.tensors import Tensors
+from ...hypergrad.tensors import Tensors, laid_out
 from ...problems.level import ProblemLevel
 from ...problems.moment import Moment
 from ...problems.problem import Problem
-from .lowering import laid_out
 from .optimizers import OptimizerPlaces
 from .outcome import Place
 from .reads import Reading, Source

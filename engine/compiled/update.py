@@ -14,12 +14,13 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.optim import Adagrad, Adam, AdamW, RMSprop
 
 from ...hypergrad.errors import CompileWarning, TracingError
+from ...hypergrad.tensors import laid_out
 from ...hypergrad.tracing import tracing
 from ...hypergrad.updates import group_options, update_rule
 from ...problems.optimizer_step import is_watched, tell_scheduler
 from ...problems.problem import Problem
 from .graphs import operations
-from .lowering import Function, compiled, laid_out
+from .lowering import Function, compiled
 from .optimizers import rate, settings
 from .reasons import reason_of
 from .shown import show
