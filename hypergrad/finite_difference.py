@@ -8,7 +8,7 @@ import torch
 
 from .linearization import Linearization
 from .tensors import Tensors, length, norm, scale, subtract
-from .tracing import is_readable
+from .tracing import is_readable, note_pair
 
 
 def difference_pull_back(at: Linearization, vector: Tensors, radius: float) -> Tensors:
@@ -19,6 +19,7 @@ def difference_pull_back(at: Linearization, vector: Tensors, radius: float) -> T
     with torch.no_grad():
         step = _step(vector, radius)
     forward, backward = at.input_gradient(vector, step), at.input_gradient(vector, -step)
+    note_pair(forward, backward)
     inverse = 0.5 / step if isinstance(step, torch.Tensor) or step else math.inf  # an infinite vector, a step of zero
     return scale(subtract(backward, forward), inverse)
 

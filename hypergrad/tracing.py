@@ -12,18 +12,27 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from .tensors import Tensors
+
 Look: TypeAlias = Callable[[list[float]], None]
 
 
-class Looks:
-    """Numbers that something wants to see after each run of the program, to warn of them: tensors, and who looks."""
+class Notes:
+    """What is to be known of a program besides what it computes.
+
+    Attributes:
+        seen: Numbers that something wants to see after each run of the program, to warn of them.
+        who: Who looks at each of these.
+        pairs: Results that were computed in the same way from other numbers.
+    """
 
     def __init__(self) -> None:
-        self.tensors: list[Tensor] = []
+        self.seen: list[Tensor] = []
         self.who: list[Look] = []
+        self.pairs: list[tuple[Tensors, Tensors]] = []
 
 
-_recording: Looks | None = None
+_recording: Notes | None = None
 
 
 def is_tracing() -> bool:
@@ -32,10 +41,10 @@ def is_tracing() -> bool:
 
 
 @contextmanager
-def tracing() -> Iterator[Looks]:
+def tracing() -> Iterator[Notes]:
     """Record what happens inside; one at a time in a process."""
     global _recording
-    before, _recording = _recording, Looks()
+    before, _recording = _recording, Notes()
     try:
         yield _recording
     finally:
@@ -48,8 +57,14 @@ def look(numbers: tuple[Tensor, ...], who: Look) -> None:
     if _recording is None:
         who(together.tolist())
         return
-    _recording.tensors.append(together)
+    _recording.seen.append(together)
     _recording.who.append(who)
+
+
+def note_pair(one: Tensors, other: Tensors) -> None:
+    """Say that two results were computed alike, from other numbers, so that a program may compute both at once."""
+    if _recording is not None:
+        _recording.pairs.append((one, other))
 
 
 def is_readable(tensor: Tensor) -> bool:

@@ -90,9 +90,9 @@ class Drawing(TorchDispatchMode):
         self._count += 1
         if key not in self._drawn:
             self.draws.append(Draw(self._owner, func, pytree.tree_map(_blank, (tuple(args), kwargs))))
-            drawn = func(*args, **kwargs)
-            self._drawn[key] = drawn.clone()
-            return drawn
+            # The first evaluation goes on like all others, so that a program can do several together.
+            blank = (torch.empty_like(args[0]), *args[1:]) if name in FILLS else args
+            self._drawn[key] = func(*blank, **kwargs)
         return args[0].copy_(self._drawn[key]) if name in FILLS else self._drawn[key].clone()
 
 

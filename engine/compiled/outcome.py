@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from ...hypergrad.tracing import Look, Looks
+from ...hypergrad.tracing import Look, Notes
 from ..gradients import LevelGradients
 
 Result: TypeAlias = tuple[Tensor, dict[str, Tensor], LevelGradients]
@@ -68,7 +68,7 @@ class Outcome:
         result: Result,
         buffers: Iterable[tuple[Place, Tensor]],
         memories: Mapping[str, dict[str, Any]],
-        looks: Looks,
+        notes: Notes,
     ) -> Outcome:
         """Give every tensor in the results of a step its number."""
         loss, metrics, found = result
@@ -87,7 +87,7 @@ class Outcome:
             cotangents={name: outputs.add_all(tensors) for name, tensors in found.cotangents.items()},
             buffers=[(place, outputs.add(buffer)) for place, buffer in buffers],
             memories=kept,
-            looks=[(who, outputs.add(seen)) for who, seen in zip(looks.who, looks.tensors, strict=True)],
+            looks=[(who, outputs.add(seen)) for who, seen in zip(notes.who, notes.seen, strict=True)],
         )
 
     def result(self, outputs: Sequence[Tensor]) -> Result:

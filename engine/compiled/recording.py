@@ -37,6 +37,7 @@ from .graphs import (
     written_input,
 )
 from .outcome import Outcome, Outputs
+from .pairs import evaluate_together
 from .reads import Source
 from .reasons import reason_of
 from .staging import Stage
@@ -111,12 +112,13 @@ def record(stage: Stage, gradients: Gradients, problem: Problem, *, sweeps: bool
     random = RandomState(problem.level.device, host=True)
     found: list[Outcome] = []
     products: list[int | None] = []
+    pairs: list[list[tuple[int, int]]] = []
     drawing = Drawing()
     names = [problem.name, *gradients.hierarchy.inputs[problem.name]]
     cotangents = [stage.tensors[i] for i in stage.parameters[problem.name]] if derivative else []
 
     def step(*given: Tensor) -> list[Tensor]:
-        with stage.taken_by(given, drawing.begin) as buffers, drawing, tracing() as looks:
+        with stage.taken_by(given, drawing.begin) as buffers, drawing, tracing() as notes:
             moment = problem.level.moment
             assert moment is not None
             evaluation, metrics = problem.level.train(moment)
@@ -127,10 +129,11 @@ def record(stage: Stage, gradients: Gradients, problem: Problem, *, sweeps: bool
                 direct, below = now.without_sweep(problem.name, evaluation.loss, differentiate)
                 result = evaluation.loss, metrics, LevelGradients(direct, direct, None, below)
             outputs = Outputs()
-            found.append(Outcome.collect(outputs, result, buffers, stage.new_memories(), looks))
+            found.append(Outcome.collect(outputs, result, buffers, stage.new_memories(), notes))
             if derivative:
                 wrt = stage.now(names)
                 products[:] = outputs.add_all(_products(result[2].total, wrt, given[len(stage.tensors) :]))
+            pairs[:] = [list(zip(outputs.add_all(a), outputs.add_all(b), strict=True)) for a, b in notes.pairs]
         return outputs.tensors
 
     try:
@@ -152,6 +155,10 @@ def record(stage: Stage, gradients: Gradients, problem: Problem, *, sweeps: bool
     used = drop_unused_inputs(graph)
     sources, examples = [sources[i] for i in used], [examples[i] for i in used]
     examples += lift_draws(graph)
+    if pairs:
+        order, marked = order[: pairs[0][0][0]], order
+        graph = without_writes(graph, examples)
+        evaluate_together(graph, [[(marked[i], marked[k]) for i, k in pair] for pair in pairs], max(order) + 1)
     if not derivative:
         return Recording(graph, examples, sources, drawing.draws, order, outcome, None)
     count = len([number for number in products if number is not None])

@@ -46,7 +46,7 @@ def both(method: CG, matrix: torch.Tensor, vector: Tensors) -> tuple[Tensors, Te
     expected = method.solve(quadratic(matrix, SHAPES), vector)
     with tracing() as looks:
         got = method.solve(quadratic(matrix, SHAPES), vector)
-    ((met,),) = [tensor.tolist() for tensor in looks.tensors]
+    ((met,),) = [tensor.tolist() for tensor in looks.seen]
     return got, expected, met
 
 
@@ -114,7 +114,7 @@ def test_looks_are_shown_at_once_or_collected() -> None:
         assert not is_readable(numbers[0])
         look(numbers, shown.append)
     assert len(shown) == 1
-    looks.who[0](looks.tensors[0].tolist())
+    looks.who[0](looks.seen[0].tolist())
     assert shown == [[1.0, 2.0]] * 2
     assert not is_tracing()
 

@@ -1,0 +1,200 @@
+"""The two evaluations of a difference, done together, give what they give one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from multilevel.engine.compiled import pairs
+from multilevel.engine.compiled.graphs import operations
+
+from .builds import bilevel, hierarchy, net
+from .test_numbers import dropping, normalizing
+from .twins import Twins
+
+Function = Callable[..., Tensor]
+
+
+def evaluation(point: Tensor, shared: Tensor) -> Tensor:
+    return torch.tanh(shared @ point).square().sum(dim=0)
+
+
+def graph_of(function: Callable[..., list[Tensor]], *given: Tensor) -> fx.GraphModule:
+    return make_fx(function, tracing_mode="fake")(*given)
+
+
+def given() -> tuple[Tensor, Tensor, Tensor]:
+    """Two points and what is evaluated at both."""
+    generator = torch.Generator().manual_seed(0)
+    return tuple(torch.randn(4, 4, generator=generator) for _ in range(3))  # type: ignore[return-value]
+
+
+def products(graph: fx.GraphModule) -> int:
+    return len([node for node in graph.graph.nodes if node.target in pairs.PRODUCTS])
+
+
+def both(one: Function, other: Function) -> Callable[..., list[Tensor]]:
+    """The difference of two evaluations; then, as marks, both."""
+
+    def function(x: Tensor, y: Tensor, shared: Tensor) -> list[Tensor]:
+        a, b = one(x, shared), other(y, shared)
+        return [a - b, a, b]
+
+    return function
+
+
+def test_twins_become_one_operation() -> None:
+    graph = graph_of(both(evaluation, evaluation), *given())
+    expected, _, _ = graph(*given())
+    assert products(graph) == 2
+    pairs.evaluate_together(graph, [[(1, 2)]], results=1)
+    assert products(graph) == 1
+    (got,) = graph(*given())
+    torch.testing.assert_close(got, expected)
+
+
+def test_results_on_the_way_are_still_there() -> None:
+    def function(x: Tensor, y: Tensor, shared: Tensor) -> list[Tensor]:
+        inner, other_inner = shared @ x, shared @ y
+        a, b = inner.sin(), other_inner.sin()
+        return [a - b, inner + 1, other_inner.exp(), a, b]
+
+    graph = graph_of(function, *given())
+    expected = graph(*given())[:3]
+    pairs.evaluate_together(graph, [[(3, 4)]], results=3)
+    assert products(graph) == 1
+    torch.testing.assert_close(graph(*given()), expected)
+
+
+def longer(point: Tensor, shared: Tensor) -> Tensor:
+    return evaluation(point, shared).exp()
+
+
+def scaled(point: Tensor, shared: Tensor) -> Tensor:
+    return torch.tanh(shared @ point * 2).square().sum(dim=0)
+
+
+def elementwise(point: Tensor, shared: Tensor) -> Tensor:
+    return torch.tanh(shared * point).square().sum(dim=0)
+
+
+def ambiguous(x: Tensor, y: Tensor, shared: Tensor) -> list[Tensor]:
+    """One evaluation reads one tensor where the other reads two."""
+    a, b = (shared @ x) * x.sum(), (shared @ y) * shared.sum()
+    return [a - b, a, b]
+
+
+def one_after_the_other(x: Tensor, y: Tensor, shared: Tensor) -> list[Tensor]:
+    """The second evaluation is at the result of the first."""
+    a = shared @ x
+    b = shared @ a
+    return [a - b, a, b]
+
+
+def read_too_early(x: Tensor, y: Tensor, shared: Tensor) -> list[Tensor]:
+    """Something is made of the first, and the second made of that."""
+    a = shared @ x
+    b = shared @ a.sin()
+    return [a - b, a, b]
+
+
+def pair_of_a_pair(x: Tensor, y: Tensor, shared: Tensor) -> list[Tensor]:
+    """Both are the same tensor."""
+    a = shared @ x
+    return [a - y, a, a]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        both(evaluation, scaled),
+        both(longer, evaluation),
+        both(elementwise, elementwise),
+        ambiguous,
+        one_after_the_other,
+        read_too_early,
+        pair_of_a_pair,
+    ],
+    ids=["another number", "another operation", "no products", "ambiguous", "in a row", "through another", "the same"],
+)
+def test_what_is_not_alike_or_not_worth_it_stays(function: Callable[..., list[Tensor]]) -> None:
+    graph = graph_of(function, *given())
+    before, (expected, *_) = operations(graph), graph(*given())
+    pairs.evaluate_together(graph, [[(1, 2)]], results=1)
+    assert operations(graph) == before
+    (got,) = graph(*given())
+    torch.testing.assert_close(got, expected, rtol=0, atol=0)
+
+
+def test_large_evaluations_stay_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pairs, "SMALL", 16)
+    graph = graph_of(both(evaluation, evaluation), *given())
+    pairs.evaluate_together(graph, [[(1, 2)]], results=1)
+    assert products(graph) == 2
+
+
+def test_an_operation_that_cannot_be_batched_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any, **options: Any) -> Any:
+        raise RuntimeError("Batching rule not implemented")
+
+    graph = graph_of(both(evaluation, evaluation), *given())
+    monkeypatch.setattr(torch, "vmap", lambda *args, **options: refuse)
+    pairs.evaluate_together(graph, [[(1, 2)]], results=1)
+    assert products(graph) == 2
+
+
+@pytest.fixture
+def batched(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many operations each evaluation has that is done together with another."""
+    found: list[int] = []
+    usual = pairs._stacked
+
+    def noted(one: Any, reads: Any) -> Any:
+        stacked = usual(one, reads)
+        found.extend([] if stacked is None else [operations(one)])
+        return stacked
+
+    monkeypatch.setattr(pairs, "_stacked", noted)
+    return found
+
+
+def layered() -> nn.Module:
+    return nn.Sequential(nn.Linear(2, 4), nn.LayerNorm(4), nn.GELU(), nn.Linear(4, 1))
+
+
+def convolving() -> nn.Module:
+    return nn.Sequential(nn.Unflatten(1, (1, 2)), nn.Conv1d(1, 3, 1), nn.ReLU(), nn.Flatten(), nn.Linear(6, 1))
+
+
+@pytest.mark.usefixtures("recorded")
+@pytest.mark.parametrize("module", [net, dropping, normalizing, layered, convolving])
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [("darts", {}), ("sama", {"optimizer": partial(torch.optim.Adam, lr=0.01)})],
+    ids=["darts", "sama"],
+)
+def test_differences_are_those_of_the_eager_engine(
+    method: str, settings: dict[str, Any], module: Callable[[], nn.Module], batched: list[int]
+) -> None:
+    twins = Twins(bilevel(method, module=module, **settings))
+    twins.step(5)
+    twins.assert_equal()
+    twins.assert_compiled()
+    assert len(batched) == 1
+
+
+@pytest.mark.usefixtures("recorded")
+@pytest.mark.parametrize("problem", ["chain", "diamond"])
+def test_differences_at_any_depth(problem: str, batched: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pairs, "PRODUCTS", (torch.ops.aten.mul.Tensor,))  # these problems have no matrices
+    twins = Twins(hierarchy(problem, "darts"))
+    twins.step(5)
+    twins.assert_equal()
+    twins.assert_compiled()
+    assert len(batched) > 1
