@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 from collections.abc import Iterator
 
@@ -32,3 +33,12 @@ def _reproducible() -> Iterator[None]:
     forget_warnings()
     yield
     torch.set_default_dtype(before)
+
+
+@pytest.fixture
+def young_heap() -> Iterator[None]:
+    """Let the garbage collector look at what the test makes, and at nothing older: that takes a second each time."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()

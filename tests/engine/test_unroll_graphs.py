@@ -259,6 +259,7 @@ def test_gradients_that_a_callback_edited_are_found_out(options: dict[str, Any])
         engine.hypergradient("upper")
 
 
+@pytest.mark.usefixtures("young_heap")
 @pytest.mark.parametrize("optimizer", [SGD, Adam])
 def test_graphs_are_gone_when_they_are_not_needed(optimizer: type[Optimizer], monkeypatch: pytest.MonkeyPatch) -> None:
     """Once the upper stepped, and those before the truncation at once."""
