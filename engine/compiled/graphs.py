@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 from torch._guards import detect_fake_mode
+from torch._ops import OpOverload
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
@@ -98,7 +99,7 @@ def _is_outside(node: Any) -> bool:
 
 
 def is_view(node: fx.Node) -> bool:
-    return isinstance(node.target, torch._ops.OpOverload) and node.target.is_view
+    return isinstance(node.target, OpOverload) and node.target.is_view
 
 
 def lift_constants(graph: fx.GraphModule, find: Callable[[Tensor], Source | None]) -> list[tuple[Source, Tensor]]:
@@ -132,6 +133,13 @@ def drop_unused_inputs(graph: fx.GraphModule) -> list[int]:
     return used
 
 
+def copied(graph: fx.GraphModule) -> fx.GraphModule:
+    """A graph of its own, with the same tensors."""
+    new = fx.Graph()
+    new.output(new.graph_copy(graph.graph, {}))
+    return fx.GraphModule(graph, new)
+
+
 def base_of(node: fx.Node) -> fx.Node:
     """Where the tensor is that this one is a view of; itself otherwise."""
     while is_view(node):
@@ -152,3 +160,12 @@ def part_of(
     new.output([copies[node] for node in results])
     new.eliminate_dead_code()
     return fx.GraphModule(graph, new)
+
+
+def call(graph: fx.GraphModule, operation: OpOverload, *arguments: Any, **options: Any) -> fx.Node:
+    """Insert an operation where the graph inserts now."""
+    node = graph.graph.call_function(operation, arguments, options)
+    values = pytree.tree_map_only(fx.Node, lambda given: given.meta["val"], arguments)
+    with detect_fake_mode(pytree.tree_leaves(values)) or nullcontext():
+        node.meta["val"] = operation(*values, **options)
+    return node

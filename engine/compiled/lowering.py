@@ -10,9 +10,12 @@ import torch
 from torch import Tensor, fx
 
 from ...hypergrad.errors import TracingError
+from .products import for_host
 from .reasons import reason_of
 
 Function: TypeAlias = Callable[..., Sequence[Tensor]]
+FOR_HOST = {"pattern_matcher": False}
+"""Settings of the compiler: not to put products and sums together again."""
 
 
 def compiled(graph: fx.GraphModule, examples: Sequence[Tensor]) -> Function:
@@ -22,11 +25,14 @@ def compiled(graph: fx.GraphModule, examples: Sequence[Tensor]) -> Function:
         TracingError: It cannot be compiled.
     """
     try:
-        from torch._inductor import standalone_compile
+        from torch._inductor import config, standalone_compile
     except ImportError as error:
         raise TracingError(f"torch {torch.__version__} is too old for it; 2.8 and later can compile") from error
+    on_host = all(example.device.type == "cpu" for example in examples)
+    if on_host:
+        graph = for_host(graph, examples)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), config.patch(FOR_HOST if on_host else {}):
             warnings.simplefilter("ignore")
             function: Any = standalone_compile(graph, list(examples), dynamic_shapes="from_example_inputs")
     except Exception as error:

@@ -18,7 +18,7 @@ from torch._guards import detect_fake_mode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
-from .graphs import part_of
+from .graphs import call, part_of
 
 aten = torch.ops.aten
 Pair: TypeAlias = tuple[fx.Node, fx.Node]
@@ -66,11 +66,11 @@ def _evaluate_together(graph: fx.GraphModule, pairs: Iterable[Pair]) -> None:
     if stacked is None:
         return
     with graph.graph.inserting_before(begin):
-        given = [a if a is b else _call(graph, aten.stack.default, [a, b]) for a, b in alike.reads]
+        given = [a if a is b else call(graph, aten.stack.default, [a, b]) for a, b in alike.reads]
         for a, together in zip(results, _inlined(graph, stacked, given), strict=True):
             for i, node in enumerate((a, alike.twins[a])):
                 node.replace_all_uses_with(
-                    _call(graph, aten.select.int, together, 0, i), delete_user_cb=lambda user: user not in both
+                    call(graph, aten.select.int, together, 0, i), delete_user_cb=lambda user: user not in both
                 )
 
 
@@ -159,14 +159,6 @@ def _stacked(one: fx.GraphModule, reads: list[Pair]) -> fx.GraphModule | None:
         except RuntimeError:  # an operation that cannot be done for several at once
             return None
     return None if stacked.graph.find_nodes(op="get_attr") else stacked
-
-
-def _call(graph: fx.GraphModule, operation: torch._ops.OpOverload, *arguments: object) -> fx.Node:
-    node = graph.graph.call_function(operation, arguments)  # type: ignore[arg-type]
-    values = pytree.tree_map_only(fx.Node, lambda n: n.meta["val"], arguments)
-    with detect_fake_mode(pytree.tree_leaves(values)) or nullcontext():
-        node.meta["val"] = operation(*values)
-    return node
 
 
 def _inlined(graph: fx.GraphModule, part: fx.GraphModule, given: list[fx.Node]) -> list[fx.Node]:
