@@ -91,8 +91,8 @@ class Drawing(TorchDispatchMode):
         if key not in self._drawn:
             self.draws.append(Draw(self._owner, func, pytree.tree_map(_blank, (tuple(args), kwargs))))
             # The first evaluation goes on like all others, so that a program can do several together.
-            blank = (torch.empty_like(args[0]), *args[1:]) if name in FILLS else args
-            self._drawn[key] = func(*blank, **kwargs)
+            given = (_blank(args[0]).tensor(), *args[1:]) if name in FILLS else args
+            self._drawn[key] = func(*given, **kwargs)
         return args[0].copy_(self._drawn[key]) if name in FILLS else self._drawn[key].clone()
 
 

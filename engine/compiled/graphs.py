@@ -16,6 +16,8 @@ from torch.utils import _pytree as pytree
 from .reads import Source
 
 aten = torch.ops.aten
+BY_STRIDES = (aten.as_strided.default, aten.view.dtype)
+"""Operations that compute something else where a tensor lies in memory in another way."""
 
 
 def operations(graph: fx.GraphModule) -> int:
@@ -58,7 +60,7 @@ def distinct_outputs(graph: fx.GraphModule, without: Collection[int]) -> list[in
     ]
     with graph.graph.inserting_before(end):
         outputs = [
-            graph.graph.call_function(aten.clone.default, (node,)) if node.op in ("placeholder", "get_attr") else node
+            call(graph, aten.clone.default, node) if node.op in ("placeholder", "get_attr") else node
             for node in positions
         ]
     end.args = (outputs,)
@@ -165,7 +167,11 @@ def part_of(
 def call(graph: fx.GraphModule, operation: OpOverload, *arguments: Any, **options: Any) -> fx.Node:
     """Insert an operation where the graph inserts now."""
     node = graph.graph.call_function(operation, arguments, options)
-    values = pytree.tree_map_only(fx.Node, lambda given: given.meta["val"], arguments)
+    values = pytree.tree_map_only(fx.Node, lambda given: _value(graph, given), arguments)
     with detect_fake_mode(pytree.tree_leaves(values)) or nullcontext():
         node.meta["val"] = operation(*values, **options)
     return node
+
+
+def _value(graph: fx.GraphModule, node: fx.Node) -> Any:
+    return getattr(graph, str(node.target)) if node.op == "get_attr" and "val" not in node.meta else node.meta["val"]

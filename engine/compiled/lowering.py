@@ -15,7 +15,8 @@ from .reasons import reason_of
 
 Function: TypeAlias = Callable[..., Sequence[Tensor]]
 FOR_HOST = {"pattern_matcher": False}
-"""Settings of the compiler: not to put products and sums together again."""
+"""Settings of the compiler: no passes over the graph that look for patterns. One puts sums into products again, and
+without all of them nothing that was measured takes longer."""
 
 
 def compiled(graph: fx.GraphModule, examples: Sequence[Tensor]) -> Function:
@@ -29,9 +30,8 @@ def compiled(graph: fx.GraphModule, examples: Sequence[Tensor]) -> Function:
     except ImportError as error:
         raise TracingError(f"torch {torch.__version__} is too old for it; 2.8 and later can compile") from error
     on_host = all(example.device.type == "cpu" for example in examples)
-    if on_host:
-        graph = for_host(graph, examples)
     try:
+        graph = for_host(graph, examples) if on_host else graph
         with warnings.catch_warnings(), config.patch(FOR_HOST if on_host else {}):
             warnings.simplefilter("ignore")
             function: Any = standalone_compile(graph, list(examples), dynamic_shapes="from_example_inputs")

@@ -8,6 +8,7 @@ them, which is much of what an evaluation of a small network takes; of a large o
 from __future__ import annotations
 
 import operator
+import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from typing import TypeAlias
@@ -18,37 +19,61 @@ from torch._guards import detect_fake_mode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
-from .graphs import call, part_of
+from .graphs import BY_STRIDES, call, copied, is_view, part_of, without_writes
 
 aten = torch.ops.aten
 Pair: TypeAlias = tuple[fx.Node, fx.Node]
 PRODUCTS = (aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default)
 """What is called for each evaluation anew. Everything else a compiler puts together anyway, in fewer steps."""
+CONVOLUTIONS = (aten.convolution.default, aten.convolution_backward.default)
+"""With other weights for each evaluation they become grouped ones, which take longer."""
 SMALL = 2**19
 """So many bytes of results an evaluation may have to be done together with another. Beyond, that saves no time."""
 
 
-def evaluate_together(graph: fx.GraphModule, pairs: Sequence[Sequence[tuple[int, int]]], results: int) -> None:
-    """Do once what was done twice in the same way, where that is possible and faster.
+def evaluated_together(
+    graph: fx.GraphModule, examples: Sequence[Tensor], pairs: Sequence[Sequence[tuple[int, int]]], results: int
+) -> fx.GraphModule:
+    """A graph that does once what another does twice in the same way, where that is possible and faster.
 
     Args:
-        graph: Of operations that write to nothing. Changed in place.
+        graph: The other.
+        examples: Tensors like its inputs, without values.
         pairs: The numbers of outputs that were computed alike, two and two; those of each two evaluations together.
-        results: How many of the outputs, from the first on, are still to be returned.
+        results: How many of the outputs, from the first on, are to be returned.
     """
-    (end,) = graph.graph.find_nodes(op="output")
-    outputs = end.args[0]
-    end.args = (outputs[:results],)
+    try:
+        new = without_writes(copied(graph), examples)
+        _evaluate_together(new, pairs, results)
+    except Exception:  # of operations that others have added nothing is known; it is right as it is
+        new = copied(graph)
+        _return_only(new, results)
+    new.graph.eliminate_dead_code()
+    new.recompile()
+    return new
+
+
+def _evaluate_together(graph: fx.GraphModule, pairs: Sequence[Sequence[tuple[int, int]]], results: int) -> None:
+    outputs = _return_only(graph, results)
+    if any(node.target in BY_STRIDES for node in graph.graph.nodes):
+        return
     for pair in reversed(pairs):  # those that are inside of another come before it
         graph.graph.eliminate_dead_code()
         nodes = [(outputs[i], outputs[k]) for i, k in pair]
         if not any(node._erased for both in nodes for node in both):
-            _evaluate_together(graph, nodes)
-    graph.graph.eliminate_dead_code()
-    graph.recompile()
+            _merge(graph, nodes)
 
 
-def _evaluate_together(graph: fx.GraphModule, pairs: Iterable[Pair]) -> None:
+def _return_only(graph: fx.GraphModule, results: int) -> list[fx.Node]:
+    """Let a graph return no more than its first results; gives all that it returned."""
+    (end,) = graph.graph.find_nodes(op="output")
+    outputs = list(end.args[0])
+    end.args = (outputs[:results],)
+    return outputs
+
+
+def _merge(graph: fx.GraphModule, pairs: Iterable[Pair]) -> None:
+    """Merge the evaluations that some results, two and two, are of."""
     alike = Alike()
     if not all([alike.take(one, other) for one, other in pairs]) or not alike.are_worth_it:
         return
@@ -63,15 +88,14 @@ def _evaluate_together(graph: fx.GraphModule, pairs: Iterable[Pair]) -> None:
         return
     one = part_of(graph, [a for a, _ in alike.reads], sorted(alike.twins, key=place.__getitem__), results)
     stacked = _stacked(one, list(alike.reads))
-    if stacked is None:
+    if stacked is None or not all(map(_are_two_of, _results(stacked), results)):
         return
     with graph.graph.inserting_before(begin):
         given = [a if a is b else call(graph, aten.stack.default, [a, b]) for a, b in alike.reads]
         for a, together in zip(results, _inlined(graph, stacked, given), strict=True):
             for i, node in enumerate((a, alike.twins[a])):
-                node.replace_all_uses_with(
-                    call(graph, aten.select.int, together, 0, i), delete_user_cb=lambda user: user not in both
-                )
+                single = _laid_out(graph, call(graph, aten.select.int, together, 0, i), like=node)
+                node.replace_all_uses_with(single, delete_user_cb=lambda user: user not in both)
 
 
 class Alike:
@@ -88,10 +112,15 @@ class Alike:
 
     @property
     def are_worth_it(self) -> bool:
-        """Whether they take less time together."""
-        values = [node.meta.get("val") for node in self.twins]
-        size = sum(value.numel() * value.element_size() for value in values if isinstance(value, Tensor))
-        return size <= SMALL and any(node.target in PRODUCTS for node in self.twins)
+        """Whether they take less time together. That was measured on the host alone."""
+        values = [value for node in self.twins if isinstance(value := node.meta.get("val"), Tensor)]
+        size = sum(value.numel() * value.element_size() for value in values)
+        return (
+            size <= SMALL
+            and all(value.device.type == "cpu" for value in values)
+            and any(node.target in PRODUCTS for node in self.twins)
+            and not any(node.target in CONVOLUTIONS for node in self.twins)
+        )
 
     @property
     def is_unambiguous(self) -> bool:
@@ -104,7 +133,7 @@ class Alike:
         )
 
     def take(self, one: fx.Node, other: fx.Node) -> bool:
-        """Take in a pair of results, and say whether they are alike."""
+        """Take in a pair of results, and say whether what they are made of has the same form."""
         waiting = [(one, other)]
         while waiting:
             a, b = waiting.pop()
@@ -133,7 +162,7 @@ def _same_operation(a: fx.Node, b: fx.Node) -> bool:
 
 
 def _is_one_of_many(node: fx.Node) -> bool:
-    """Whether it is a result of an operation on lists, which there is no rule to batch."""
+    """Whether it is one of a list of results: those of operations on several tensors there is no rule to batch."""
     return node.target is operator.getitem and isinstance(node.args[0].meta.get("val"), list)  # type: ignore[union-attr]
 
 
@@ -150,15 +179,40 @@ def _read_by(node: fx.Node) -> list[fx.Node]:
 
 def _stacked(one: fx.GraphModule, reads: list[Pair]) -> fx.GraphModule | None:
     """A graph along a new first dimension of what it reads, but for tensors that both read; ``None`` if none can be."""
+    if all(a is b for a, b in reads):
+        return None
     values = [a.meta["val"] for a, _ in reads]
-    with detect_fake_mode(values) or nullcontext():
+    with warnings.catch_warnings(), detect_fake_mode(values) or nullcontext():
+        warnings.simplefilter("ignore")  # of operations without a rule, which are done one after the other
         examples = [v if a is b else torch.stack([v, v]) for v, (a, b) in zip(values, reads, strict=True)]
         together = torch.vmap(one, in_dims=tuple([None if a is b else 0 for a, b in reads]))
-        try:
-            stacked = make_fx(together, tracing_mode="real")(*examples)
-        except RuntimeError:  # an operation that cannot be done for several at once
-            return None
-    return None if stacked.graph.find_nodes(op="get_attr") else stacked
+        stacked = make_fx(together, tracing_mode="real")(*examples)
+    saves = _computing(stacked) < 2 * _computing(one)
+    return stacked if saves and not stacked.graph.find_nodes(op="get_attr") else None
+
+
+def _computing(graph: fx.GraphModule) -> int:
+    """How many operations do more than to look at a tensor in another way."""
+    return len([node for node in graph.graph.nodes if node.op == "call_function" and not is_view(node)])
+
+
+def _results(graph: fx.GraphModule) -> list[fx.Node]:
+    (end,) = graph.graph.find_nodes(op="output")
+    return list(end.args[0])
+
+
+def _are_two_of(stacked: fx.Node, single: fx.Node) -> bool:
+    """Whether a result can be taken apart into two like another."""
+    together, value = stacked.meta["val"], single.meta.get("val")
+    if not isinstance(value, Tensor) or together.shape != (2, *value.shape) or together.dtype != value.dtype:
+        return False
+    return value.is_contiguous() or together[0].stride() == value.stride()
+
+
+def _laid_out(graph: fx.GraphModule, node: fx.Node, like: fx.Node) -> fx.Node:
+    if node.meta["val"].stride() == like.meta["val"].stride():
+        return node
+    return call(graph, aten.clone.default, node, memory_format=torch.contiguous_format)
 
 
 def _inlined(graph: fx.GraphModule, part: fx.GraphModule, given: list[fx.Node]) -> list[fx.Node]:
@@ -167,5 +221,4 @@ def _inlined(graph: fx.GraphModule, part: fx.GraphModule, given: list[fx.Node]) 
     for node in part.graph.nodes:
         if node.op == "call_function":
             copies[node] = graph.graph.node_copy(node, copies.__getitem__)
-    (end,) = part.graph.find_nodes(op="output")
-    return [copies[node] for node in end.args[0]]
+    return [copies[node] for node in _results(part)]

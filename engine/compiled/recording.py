@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -36,8 +36,8 @@ from .graphs import (
     without_writes,
     written_input,
 )
-from .outcome import Outcome, Outputs
-from .pairs import evaluate_together
+from .outcome import Outcome, Outputs, Result
+from .pairs import evaluated_together
 from .reads import Source
 from .reasons import reason_of
 from .staging import Stage
@@ -110,43 +110,22 @@ def record(stage: Stage, gradients: Gradients, problem: Problem, *, sweeps: bool
     """
     assert not (sweeps and derivative), "only gradients of problems without lowers are differentiated later"
     random = RandomState(problem.level.device, host=True)
-    found: list[Outcome] = []
-    products: list[int | None] = []
-    pairs: list[list[tuple[int, int]]] = []
-    drawing = Drawing()
-    names = [problem.name, *gradients.hierarchy.inputs[problem.name]]
-    cotangents = [stage.tensors[i] for i in stage.parameters[problem.name]] if derivative else []
-
-    def step(*given: Tensor) -> list[Tensor]:
-        with stage.taken_by(given, drawing.begin) as buffers, drawing, tracing() as notes:
-            moment = problem.level.moment
-            assert moment is not None
-            evaluation, metrics = problem.level.train(moment)
-            now, differentiate = gradients.rebound(), partial(scalar_gradients, create_graph=derivative)
-            if sweeps:
-                result = evaluation.loss, metrics, now.total(problem.name, evaluation.loss)
-            else:
-                direct, below = now.without_sweep(problem.name, evaluation.loss, differentiate)
-                result = evaluation.loss, metrics, LevelGradients(direct, direct, None, below)
-            outputs = Outputs()
-            found.append(Outcome.collect(outputs, result, buffers, stage.new_memories(), notes))
-            if derivative:
-                wrt = stage.now(names)
-                products[:] = outputs.add_all(_products(result[2].total, wrt, given[len(stage.tensors) :]))
-            pairs[:] = [list(zip(outputs.add_all(a), outputs.add_all(b), strict=True)) for a, b in notes.pairs]
-        return outputs.tensors
-
     try:
-        with stage.others_kept():
-            graph, examples = _traced(step, [*stage.tensors, *cotangents])
+        return _recorded(stage, gradients, problem, sweeps=sweeps, derivative=derivative)
     except Exception as error:
         raise reason_of(error) from error
     finally:
         random.restore()
+
+
+def _recorded(stage: Stage, gradients: Gradients, problem: Problem, *, sweeps: bool, derivative: bool) -> Recording:
+    step = _Step(stage, gradients, problem, sweeps=sweeps, derivative=derivative)
+    cotangents = [stage.tensors[i] for i in stage.parameters[problem.name]] if derivative else []
+    graph, examples = _traced(step, stage, [*stage.tensors, *cotangents])
     if (operation := written_input(graph)) is not None:
         raise TracingError(f"training_step writes to a tensor that stays ({operation}), at each evaluation once more")
-    unmoved = copied_inputs(graph) & {number for _, number in found[-1].buffers}
-    outcome = dataclasses.replace(found[-1], buffers=[b for b in found[-1].buffers if b[1] not in unmoved])
+    unmoved = copied_inputs(graph) & {number for _, number in step.outcome.buffers}
+    outcome = dataclasses.replace(step.outcome, buffers=[b for b in step.outcome.buffers if b[1] not in unmoved])
     order = distinct_outputs(graph, without=unmoved)
     sources = [*stage.sources, *map(_nowhere, cotangents)]
     for source, example in lift_constants(graph, stage.elsewhere):
@@ -155,22 +134,79 @@ def record(stage: Stage, gradients: Gradients, problem: Problem, *, sweeps: bool
     used = drop_unused_inputs(graph)
     sources, examples = [sources[i] for i in used], [examples[i] for i in used]
     examples += lift_draws(graph)
-    if pairs:
-        order, marked = order[: pairs[0][0][0]], order
-        graph = without_writes(graph, examples)
-        evaluate_together(graph, [[(marked[i], marked[k]) for i, k in pair] for pair in pairs], max(order) + 1)
-    if not derivative:
-        return Recording(graph, examples, sources, drawing.draws, order, outcome, None)
-    count = len([number for number in products if number is not None])
-    outcomes, first = order[: len(order) - count], max(order[: len(order) - count]) + 1
+    if step.pairs:
+        pairs = [[(order[i], order[k]) for i, k in pair] for pair in step.pairs]
+        graph = evaluated_together(graph, examples, pairs, results=max(order[: step.results]) + 1)
+    where = _where(step, stage, order, used) if derivative else None
+    graph = without_writes(graph, examples) if derivative else graph
+    return Recording(graph, examples, sources, step.drawing.draws, order[: step.own_results], outcome, where)
+
+
+class _Step:
+    """A level step as a function of tensors: those of a stage, and cotangents. Called once.
+
+    Attributes:
+        drawing: Notes what it draws.
+        names: The problem, and those that its solution depends on.
+        outcome: The numbers of the outputs that are its results.
+        products: Those that are the cotangents' products with the derivative of the gradient.
+        pairs: Those that were computed alike, two and two.
+        own_results: How many outputs come before the products.
+        results: How many come before the pairs.
+    """
+
+    outcome: Outcome
+    products: Sequence[int | None] = ()
+    pairs: Sequence[Sequence[tuple[int, int]]] = ()
+
+    def __init__(self, stage: Stage, gradients: Gradients, problem: Problem, *, sweeps: bool, derivative: bool) -> None:
+        self.drawing = Drawing()
+        self.names = [problem.name, *gradients.hierarchy.inputs[problem.name]]
+        self._stage = stage
+        self._gradients = gradients
+        self._problem = problem
+        self._sweeps = sweeps
+        self._derivative = derivative
+
+    def __call__(self, *given: Tensor) -> list[Tensor]:
+        stage, outputs = self._stage, Outputs()
+        with stage.taken_by(given, self.drawing.begin) as buffers, self.drawing, tracing() as notes:
+            result = self._result()
+            self.outcome = Outcome.collect(outputs, result, buffers, stage.new_memories(), notes)
+            self.own_results = len(outputs.tensors)
+            if self._derivative:
+                cotangents = given[len(stage.tensors) :]
+                self.products = outputs.add_all(_products(result[2].total, stage.now(self.names), cotangents))
+            self.results = len(outputs.tensors)
+            self.pairs = [
+                list(zip(outputs.add_all(one), outputs.add_all(other), strict=True)) for one, other in notes.pairs
+            ]
+        return outputs.tensors
+
+    def _result(self) -> Result:
+        """What the engine computes in a level step."""
+        problem, gradients = self._problem, self._gradients.rebound()
+        moment = problem.level.moment
+        assert moment is not None
+        evaluation, metrics = problem.level.train(moment)
+        if self._sweeps:
+            return evaluation.loss, metrics, gradients.total(problem.name, evaluation.loss)
+        differentiate = partial(scalar_gradients, create_graph=self._derivative)
+        direct, below = gradients.without_sweep(problem.name, evaluation.loss, differentiate)
+        return evaluation.loss, metrics, LevelGradients(direct, direct, None, below)
+
+
+def _where(step: _Step, stage: Stage, order: Sequence[int], used: Sequence[int]) -> Derivative:
+    """Where the derivative is, given the numbers of the outputs and inputs that are left."""
+    first = max(order[: step.own_results]) + 1
     places, behind = {number: i for i, number in enumerate(used)}, len(stage.tensors)
-    where = Derivative(
-        cotangents={places[behind + i]: i for i in range(len(cotangents)) if behind + i in places},
-        wrt=[places.get(number) for name in names for number in stage.parameters[name]],
+    own = range(len(stage.parameters[step.names[0]]))
+    return Derivative(
+        cotangents={places[behind + i]: i for i in own if behind + i in places},
+        wrt=[places.get(number) for name in step.names for number in stage.parameters[name]],
         first=first,
-        products=[None if number is None else order[number] - first for number in products],
+        products=[None if number is None else order[number] - first for number in step.products],
     )
-    return Recording(without_writes(graph, examples), examples, sources, drawing.draws, outcomes, outcome, where)
 
 
 def _products(
@@ -188,10 +224,10 @@ def _nowhere(cotangent: Tensor) -> Source:
     return lambda reading: cotangent  # never asked: a cotangent comes later
 
 
-def _traced(step: Callable[..., list[Tensor]], tensors: Sequence[Tensor]) -> tuple[fx.GraphModule, list[Tensor]]:
+def _traced(step: _Step, stage: Stage, tensors: Sequence[Tensor]) -> tuple[fx.GraphModule, list[Tensor]]:
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     examples: list[Tensor] = [mode.from_tensor(tensor.detach()) for tensor in tensors]
-    with warnings.catch_warnings(), mode:
+    with warnings.catch_warnings(), stage.others_kept(), mode:
         warnings.simplefilter("ignore")  # the eager steps before said what there is to say
         table: Any = get_decompositions(HIDDEN)
         recorded = make_fx(step, table, tracing_mode="real", _allow_non_fake_inputs=True)

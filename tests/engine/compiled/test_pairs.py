@@ -14,7 +14,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from multilevel.engine.compiled import pairs
 from multilevel.engine.compiled.graphs import operations
 
-from .builds import bilevel, hierarchy, net
+from ...givens import Given
+from .builds import bilevel, fit, hierarchy, net
 from .test_numbers import dropping, normalizing
 from .twins import Twins
 
@@ -35,6 +36,11 @@ def given() -> tuple[Tensor, Tensor, Tensor]:
     return tuple(torch.randn(4, 4, generator=generator) for _ in range(3))  # type: ignore[return-value]
 
 
+def together(graph: fx.GraphModule, pair: tuple[int, int], results: int) -> fx.GraphModule:
+    examples = [node.meta["val"] for node in graph.graph.find_nodes(op="placeholder")]
+    return pairs.evaluated_together(graph, examples, [[pair]], results)
+
+
 def products(graph: fx.GraphModule) -> int:
     return len([node for node in graph.graph.nodes if node.target in pairs.PRODUCTS])
 
@@ -53,7 +59,7 @@ def test_twins_become_one_operation() -> None:
     graph = graph_of(both(evaluation, evaluation), *given())
     expected, _, _ = graph(*given())
     assert products(graph) == 2
-    pairs.evaluate_together(graph, [[(1, 2)]], results=1)
+    graph = together(graph, (1, 2), results=1)
     assert products(graph) == 1
     (got,) = graph(*given())
     torch.testing.assert_close(got, expected)
@@ -67,7 +73,7 @@ def test_results_on_the_way_are_still_there() -> None:
 
     graph = graph_of(function, *given())
     expected = graph(*given())[:3]
-    pairs.evaluate_together(graph, [[(3, 4)]], results=3)
+    graph = together(graph, (3, 4), results=3)
     assert products(graph) == 1
     torch.testing.assert_close(graph(*given()), expected)
 
@@ -104,10 +110,24 @@ def read_too_early(x: Tensor, y: Tensor, shared: Tensor) -> list[Tensor]:
     return [a - b, a, b]
 
 
+def elsewhere(x: Tensor, y: Tensor, shared: Tensor) -> list[Tensor]:
+    """Neither is evaluated at one of the points."""
+    a, b = shared @ shared, shared @ shared
+    return [a - b + x, a, b]
+
+
 def pair_of_a_pair(x: Tensor, y: Tensor, shared: Tensor) -> list[Tensor]:
     """Both are the same tensor."""
     a = shared @ x
     return [a - y, a, a]
+
+
+def by_strides(point: Tensor, shared: Tensor) -> Tensor:
+    return (shared @ point).as_strided((4,), (5,))
+
+
+def convolved(point: Tensor, shared: Tensor) -> Tensor:
+    return torch.conv1d((shared @ shared)[None], point[:2, None, :].expand(2, 4, 4))
 
 
 @pytest.mark.parametrize(
@@ -120,13 +140,27 @@ def pair_of_a_pair(x: Tensor, y: Tensor, shared: Tensor) -> list[Tensor]:
         one_after_the_other,
         read_too_early,
         pair_of_a_pair,
+        elsewhere,
+        both(by_strides, by_strides),
+        both(convolved, convolved),
     ],
-    ids=["another number", "another operation", "no products", "ambiguous", "in a row", "through another", "the same"],
+    ids=[
+        "another number",
+        "another operation",
+        "no products",
+        "ambiguous",
+        "in a row",
+        "through another",
+        "the same",
+        "elsewhere",
+        "by strides",
+        "convolutions",
+    ],
 )
 def test_what_is_not_alike_or_not_worth_it_stays(function: Callable[..., list[Tensor]]) -> None:
     graph = graph_of(function, *given())
     before, (expected, *_) = operations(graph), graph(*given())
-    pairs.evaluate_together(graph, [[(1, 2)]], results=1)
+    graph = together(graph, (1, 2), results=1)
     assert operations(graph) == before
     (got,) = graph(*given())
     torch.testing.assert_close(got, expected, rtol=0, atol=0)
@@ -135,7 +169,7 @@ def test_what_is_not_alike_or_not_worth_it_stays(function: Callable[..., list[Te
 def test_large_evaluations_stay_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pairs, "SMALL", 16)
     graph = graph_of(both(evaluation, evaluation), *given())
-    pairs.evaluate_together(graph, [[(1, 2)]], results=1)
+    graph = together(graph, (1, 2), results=1)
     assert products(graph) == 2
 
 
@@ -145,7 +179,7 @@ def test_an_operation_that_cannot_be_batched_stays(monkeypatch: pytest.MonkeyPat
 
     graph = graph_of(both(evaluation, evaluation), *given())
     monkeypatch.setattr(torch, "vmap", lambda *args, **options: refuse)
-    pairs.evaluate_together(graph, [[(1, 2)]], results=1)
+    graph = together(graph, (1, 2), results=1)
     assert products(graph) == 2
 
 
@@ -168,12 +202,12 @@ def layered() -> nn.Module:
     return nn.Sequential(nn.Linear(2, 4), nn.LayerNorm(4), nn.GELU(), nn.Linear(4, 1))
 
 
-def convolving() -> nn.Module:
-    return nn.Sequential(nn.Unflatten(1, (1, 2)), nn.Conv1d(1, 3, 1), nn.ReLU(), nn.Flatten(), nn.Linear(6, 1))
+def in_place() -> nn.Module:
+    return nn.Sequential(nn.Linear(2, 4), nn.ReLU(inplace=True), nn.Linear(4, 1))
 
 
 @pytest.mark.usefixtures("recorded")
-@pytest.mark.parametrize("module", [net, dropping, normalizing, layered, convolving])
+@pytest.mark.parametrize("module", [net, dropping, normalizing, layered, in_place])
 @pytest.mark.parametrize(
     ("method", "settings"),
     [("darts", {}), ("sama", {"optimizer": partial(torch.optim.Adam, lr=0.01)})],
@@ -198,3 +232,26 @@ def test_differences_at_any_depth(problem: str, batched: list[int], monkeypatch:
     twins.assert_equal()
     twins.assert_compiled()
     assert len(batched) > 1
+
+
+def masking(problem: Given, batch: Any) -> Any:
+    """Random numbers in a part of a tensor."""
+    mask = torch.zeros(len(batch), 3)
+    mask[:, 1:].bernoulli_(0.7)
+    outputs = problem.module(batch[:, :2] * mask[:, :2])
+    return (outputs - batch[:, 2:]).square().mean() * problem.upper().exp().mean()
+
+
+def apart(problem: Given, batch: Any) -> Any:
+    """The upper's gradient does not depend on the solution."""
+    return fit(problem, batch)["fit"] + problem.upper().exp().square().sum()
+
+
+@pytest.mark.usefixtures("recorded")
+@pytest.mark.parametrize("lower", [masking, apart])
+def test_other_losses(lower: Any, batched: list[int]) -> None:
+    twins = Twins(bilevel("darts", lower=lower))
+    twins.step(5)
+    twins.assert_equal()
+    twins.assert_compiled()
+    assert len(batched) == 1

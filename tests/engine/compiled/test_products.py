@@ -13,7 +13,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from multilevel.engine.compiled import products
 
 from ...conftest import EXACT
-from .builds import batches, bilevel
+from ...givens import Given
+from .builds import batches, bilevel, fit
 from .twins import Twins
 
 aten = torch.ops.aten
@@ -87,7 +88,14 @@ def transposed(x: Tensor, w: Tensor, b: Tensor) -> list[Tensor]:
     return [(x @ w.t()).t()]
 
 
-@pytest.mark.parametrize("function", [wide, by_strides, as_pairs, transposed])
+def written_through_a_view(x: Tensor, w: Tensor, b: Tensor) -> list[Tensor]:
+    """A copy in place of the view would take what is written."""
+    product = x @ w.t()
+    product.view(-1)[::2].mul_(0.5)
+    return [product.sum(0)]
+
+
+@pytest.mark.parametrize("function", [wide, by_strides, as_pairs, transposed, written_through_a_view])
 def test_what_would_be_something_else_stays(function: Function) -> None:
     before, after = rewritten(function)
     assert shapes_of_products(after) == shapes_of_products(before)
@@ -98,6 +106,29 @@ def test_a_scaled_sum_stays() -> None:
     before, after = rewritten(lambda x, w, b: [torch.addmm(b, x, w.t(), beta=2.0)])
     assert after.graph.find_nodes(op="call_function", target=aten.addmm.default)
     torch.testing.assert_close(after(*given()), before(*given()), rtol=0, atol=0)
+
+
+def test_sums_of_half_precision_stay() -> None:
+    """Apart, the product would be rounded once more."""
+    _, after = rewritten(lambda x, w, b: [torch.addmm(b.bfloat16(), x.bfloat16(), w.t().bfloat16())])
+    assert after.graph.find_nodes(op="call_function", target=aten.addmm.default)
+
+
+def tall_net() -> nn.Module:
+    return nn.Sequential(nn.Linear(2, 20), nn.Tanh(), nn.Linear(20, 1))
+
+
+def shown(problem: Given, batch: Any) -> Any:
+    """A parameter is a metric, as it is."""
+    return {**fit(problem, batch), "bias": problem.module[2].bias}
+
+
+@pytest.mark.usefixtures("recorded")
+def test_results_that_are_inputs() -> None:
+    """The metric shows where the parameter is before the step; eagerly, after it."""
+    twins = Twins(bilevel("darts", lower=shown, module=tall_net, data=batches(products.TALL, 3)))
+    twins.step(5)
+    twins.assert_compiled()
 
 
 @pytest.mark.usefixtures("recorded")
@@ -112,8 +143,7 @@ def test_levels_with_many_samples_and_few_outputs(method: str, monkeypatch: pyte
         return usual(*arguments)
 
     monkeypatch.setattr(products, "_lay_out_results", noted)
-    samples, module = batches(products.TALL, 3), lambda: nn.Sequential(nn.Linear(2, 20), nn.Tanh(), nn.Linear(20, 1))
-    twins = Twins(bilevel(method, module=module, data=samples, unroll_steps=2))
+    twins = Twins(bilevel(method, module=tall_net, data=batches(products.TALL, 3), unroll_steps=2))
     twins.step(8)
     twins.assert_equal()
     twins.assert_compiled()
