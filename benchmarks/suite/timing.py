@@ -15,6 +15,8 @@ from torch import Tensor
 from .case import HAND, Run
 
 Wait: TypeAlias = Callable[[], None]
+STEPS = 12
+"""So many are taken beforehand, at least."""
 
 
 @dataclass(frozen=True)
@@ -84,16 +86,11 @@ def _rewind(run: Run, start: Sequence[Sequence[Tensor]]) -> None:
 
 
 def _steps_in(run: Run, block: float, warmup: float, wait: Wait) -> int:
-    """How many steps make a block, once it is warm."""
-    for _ in range(2):  # the first compile and allocate
-        run.step()
-        wait()
-    start, count = time.perf_counter(), 0
-    while count < 1 or time.perf_counter() < start + warmup:
-        run.step()
-        wait()
-        count += 1
-    return max(1, round(block * count / (time.perf_counter() - start)))
+    """How many steps make a block, once it is warm: most steps are then, and those that compile are not counted in."""
+    begin, seconds = time.perf_counter(), []
+    while len(seconds) < STEPS or time.perf_counter() < begin + warmup:
+        seconds.append(_measured(run, 1, wait)[0])
+    return max(1, round(block / median(seconds)))
 
 
 def _measured(run: Run, steps: int, wait: Wait) -> tuple[float, float]:

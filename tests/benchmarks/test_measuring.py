@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from suite import memory
 from suite.case import HAND
 from suite.counting import counted
-from suite.timing import time_interleaved
+from suite.timing import STEPS, time_interleaved
 from torch import Tensor
 
 CPU = torch.device("cpu")
@@ -65,3 +66,24 @@ def test_turns_rotate_and_begin_at_the_start() -> None:
     assert log[-9:] == [(name, 0.0) for name in (HAND, "a", "b", "a", "b", HAND, "b", HAND, "a")]
     assert times[HAND].ratio == pytest.approx(1)
     assert all(t.seconds > 0 for t in times.values())
+
+
+class Compiling:
+    """Its third step takes longer than all others together."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def step(self) -> None:
+        self.steps += 1
+        time.sleep(0.3 if self.steps == 3 else 0.001)
+
+    def parameters(self) -> list[list[Tensor]]:
+        return []
+
+
+def test_a_block_has_as_many_steps_as_fit_once_all_is_compiled() -> None:
+    """With fewer it would be timed cold."""
+    run = Compiling()
+    time_interleaved({HAND: run}, rounds=1, block=0.05, warmup=0.0, device=CPU)
+    assert run.steps - STEPS > 10
