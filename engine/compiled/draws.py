@@ -19,6 +19,7 @@ from ...hypergrad.errors import TracingError
 from ...hypergrad.replay import RandomState
 from ...problems.moment import Moment
 from ...problems.problem import Problem
+from .graphs import is_drawn
 
 FILLS = ("bernoulli_", "uniform_", "normal_", "exponential_", "random_", "log_normal_", "geometric_", "cauchy_")
 """In-place operations whose numbers do not depend on what they are written over."""
@@ -133,7 +134,7 @@ def lift_draws(graph: fx.GraphModule) -> list[Tensor]:
     """Turn the operations that draw random numbers into inputs, in order; gives examples of them."""
     examples: list[Tensor] = []
     for node in list(graph.graph.nodes):
-        if torch.Tag.nondeterministic_seeded not in getattr(node.target, "tags", ()):
+        if not is_drawn(node):
             continue
         last = graph.graph.find_nodes(op="placeholder")[-1]
         with graph.graph.inserting_after(last):

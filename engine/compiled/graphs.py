@@ -16,7 +16,12 @@ from torch.utils import _pytree as pytree
 from .reads import Source
 
 aten = torch.ops.aten
-BY_STRIDES = (aten.as_strided.default, aten.view.dtype)
+BY_STRIDES = (
+    aten.as_strided.default,
+    aten.as_strided_scatter.default,
+    aten._reshape_alias.default,
+    aten.view.dtype,
+)
 """Operations that compute something else where a tensor lies in memory in another way."""
 
 
@@ -81,8 +86,15 @@ def written_input(graph: fx.GraphModule) -> str | None:
     """The name of an operation in the graph that writes to a tensor from outside it."""
     for node in graph.graph.nodes:
         if any(_is_outside(written) for written in written_by(node)):
-            return str(node.target._schema.name).removeprefix("aten::")
+            # In-place draws are recorded as draws and copies of these.
+            writer: Any = next(filter(is_drawn, node.all_input_nodes), node)
+            return str(writer.target._schema.name).removeprefix("aten::")
     return None
+
+
+def is_drawn(node: fx.Node) -> bool:
+    """Whether these are new random numbers."""
+    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
 
 
 def written_by(node: fx.Node) -> list[Any]:

@@ -2,7 +2,8 @@
 
 A program is recorded of both, one after the other. Where they are the same operations on other tensors, these tensors
 are stacked, and the operations are done once, along the new dimension (``torch.vmap``). That saves the calls of half of
-them, which is much of what an evaluation of a small network takes; of a large one it is nothing.
+them, which is much of what small convolutions take. Nothing else gains by it: a compiler puts the cheap operations of
+both evaluations together anyway, and calls of matrix products take next to no time.
 """
 
 from __future__ import annotations
@@ -23,12 +24,10 @@ from .graphs import BY_STRIDES, call, copied, is_view, part_of, without_writes
 
 aten = torch.ops.aten
 Pair: TypeAlias = tuple[fx.Node, fx.Node]
-PRODUCTS = (aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default)
-"""What is called for each evaluation anew. Everything else a compiler puts together anyway, in fewer steps."""
-CONVOLUTIONS = (aten.convolution.default, aten.convolution_backward.default)
-"""With other weights for each evaluation they become grouped ones, which take longer."""
-SMALL = 2**19
-"""So many bytes of results an evaluation may have to be done together with another. Beyond, that saves no time."""
+GAINING = (aten.convolution.default, aten.convolution_backward.default)
+"""Operations of which two are faster as one, in small evaluations."""
+SMALL = 2**20
+"""So many bytes of results an evaluation may have to be done together with another. Beyond, that takes longer."""
 
 
 def evaluated_together(
@@ -118,8 +117,7 @@ class Alike:
         return (
             size <= SMALL
             and all(value.device.type == "cpu" for value in values)
-            and any(node.target in PRODUCTS for node in self.twins)
-            and not any(node.target in CONVOLUTIONS for node in self.twins)
+            and any(node.target in GAINING for node in self.twins)
         )
 
     @property

@@ -3,8 +3,8 @@
 * A product to which something is added (``addmm``) is first filled with that, in a pass of its own. Apart, the sum
   becomes a part of whatever the compiler makes of the operations after it.
 * Libraries use vectors along the columns of a result, and where it has fewer than 16 most of a vector is idle. The
-  transposed product has as many columns as there were rows: the predictions of a classifier on a batch, for instance,
-  take a fifth to two thirds of the time that way.
+  transposed product has as many columns as there were rows: the predictions of a classifier of ten classes on a
+  thousand samples, for instance, take 0.2 to 0.7 of the time that way.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .graphs import BY_STRIDES, call, copied, written_by
 
 aten = torch.ops.aten
 NARROW, TALL = 16, 64
-"""Fewer columns than that, and no fewer rows."""
+"""Fewer columns than that, and no fewer rows. A single column is another thing: a product with a vector."""
 MEASURED = (torch.float32, torch.float64)
 
 
@@ -73,7 +73,7 @@ def _turn_narrow_products(graph: fx.GraphModule, examples: Sequence[Tensor]) -> 
 
 def _is_narrow(node: fx.Node) -> bool:
     *_, rows, columns = node.meta["val"].shape
-    return columns < NARROW and rows >= TALL and node.meta["val"].dtype in MEASURED
+    return 1 < columns < NARROW and rows >= TALL and node.meta["val"].dtype in MEASURED
 
 
 def _lay_out_results(graph: fx.GraphModule, examples: Sequence[Tensor], like: Sequence[Tensor]) -> bool:

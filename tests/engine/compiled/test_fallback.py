@@ -91,6 +91,11 @@ def writes(problem: Given, batch: Any) -> Tensor:
     return (problem.module() - problem.target).square().sum()
 
 
+def draws_in_place(problem: Given, batch: Any) -> Tensor:
+    """Noise in a tensor that stays."""
+    return base(problem) * problem.target.normal_().square().sum()
+
+
 def bypasses(problem: Given, batch: Any) -> Tensor:
     """Reads its parameter where nothing can stand in for it."""
     return base(problem) + problem.captured.square().sum()
@@ -110,6 +115,7 @@ REASONS: dict[Step, str] = {
     schedules: "a new way each of 6 times: .*self.count",
     shows_its_count: "a new way each of 6 times: .*self.count",
     writes: r"training_step writes to a tensor that stays \(add_\)",
+    draws_in_place: r"training_step writes to a tensor that stays \(normal_\)",
     bypasses: "a parameter of 'fit' is read other than through that problem's module",
 }
 

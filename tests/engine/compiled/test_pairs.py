@@ -20,6 +20,14 @@ from .test_numbers import dropping, normalizing
 from .twins import Twins
 
 Function = Callable[..., Tensor]
+aten = torch.ops.aten
+PRODUCTS = (aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default)
+
+
+@pytest.fixture
+def products_gain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Matrix products, of which problems are easily made, count as faster together."""
+    monkeypatch.setattr(pairs, "GAINING", PRODUCTS)
 
 
 def evaluation(point: Tensor, shared: Tensor) -> Tensor:
@@ -42,7 +50,7 @@ def together(graph: fx.GraphModule, pair: tuple[int, int], results: int) -> fx.G
 
 
 def products(graph: fx.GraphModule) -> int:
-    return len([node for node in graph.graph.nodes if node.target in pairs.PRODUCTS])
+    return len([node for node in graph.graph.nodes if node.target in PRODUCTS])
 
 
 def both(one: Function, other: Function) -> Callable[..., list[Tensor]]:
@@ -55,6 +63,7 @@ def both(one: Function, other: Function) -> Callable[..., list[Tensor]]:
     return function
 
 
+@pytest.mark.usefixtures("products_gain")
 def test_twins_become_one_operation() -> None:
     graph = graph_of(both(evaluation, evaluation), *given())
     expected, _, _ = graph(*given())
@@ -65,6 +74,7 @@ def test_twins_become_one_operation() -> None:
     torch.testing.assert_close(got, expected)
 
 
+@pytest.mark.usefixtures("products_gain")
 def test_results_on_the_way_are_still_there() -> None:
     def function(x: Tensor, y: Tensor, shared: Tensor) -> list[Tensor]:
         inner, other_inner = shared @ x, shared @ y
@@ -126,10 +136,7 @@ def by_strides(point: Tensor, shared: Tensor) -> Tensor:
     return (shared @ point).as_strided((4,), (5,))
 
 
-def convolved(point: Tensor, shared: Tensor) -> Tensor:
-    return torch.conv1d((shared @ shared)[None], point[:2, None, :].expand(2, 4, 4))
-
-
+@pytest.mark.usefixtures("products_gain")
 @pytest.mark.parametrize(
     "function",
     [
@@ -142,22 +149,20 @@ def convolved(point: Tensor, shared: Tensor) -> Tensor:
         pair_of_a_pair,
         elsewhere,
         both(by_strides, by_strides),
-        both(convolved, convolved),
     ],
     ids=[
         "another number",
         "another operation",
-        "no products",
+        "nothing that gains",
         "ambiguous",
         "in a row",
         "through another",
         "the same",
         "elsewhere",
         "by strides",
-        "convolutions",
     ],
 )
-def test_what_is_not_alike_or_not_worth_it_stays(function: Callable[..., list[Tensor]]) -> None:
+def test_what_is_not_alike_stays(function: Callable[..., list[Tensor]]) -> None:
     graph = graph_of(function, *given())
     before, (expected, *_) = operations(graph), graph(*given())
     graph = together(graph, (1, 2), results=1)
@@ -166,13 +171,29 @@ def test_what_is_not_alike_or_not_worth_it_stays(function: Callable[..., list[Te
     torch.testing.assert_close(got, expected, rtol=0, atol=0)
 
 
+def convolved(point: Tensor, shared: Tensor) -> Tensor:
+    """A convolution with the point's rows as its weights."""
+    return torch.conv1d(shared[None, None, 0], point[:, None, :2]).square().sum(dim=1)
+
+
+@pytest.mark.parametrize(("function", "left"), [(convolved, 1), (evaluation, 2)])
+def test_convolutions_gain(function: Function, left: int) -> None:
+    graph = graph_of(both(function, function), *given())
+    expected, _, _ = graph(*given())
+    graph = together(graph, (1, 2), results=1)
+    assert products(graph) + len([n for n in graph.graph.nodes if n.target in pairs.GAINING]) == left
+    (got,) = graph(*given())
+    torch.testing.assert_close(got, expected)
+
+
 def test_large_evaluations_stay_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pairs, "SMALL", 16)
-    graph = graph_of(both(evaluation, evaluation), *given())
-    graph = together(graph, (1, 2), results=1)
-    assert products(graph) == 2
+    graph = graph_of(both(convolved, convolved), *given())
+    before = operations(graph)
+    assert operations(together(graph, (1, 2), results=1)) == before
 
 
+@pytest.mark.usefixtures("products_gain")
 def test_an_operation_that_cannot_be_batched_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: Any, **options: Any) -> Any:
         raise RuntimeError("Batching rule not implemented")
@@ -206,7 +227,12 @@ def in_place() -> nn.Module:
     return nn.Sequential(nn.Linear(2, 4), nn.ReLU(inplace=True), nn.Linear(4, 1))
 
 
-@pytest.mark.usefixtures("recorded")
+def convolving() -> nn.Module:
+    convolution = nn.Sequential(nn.Unflatten(1, (1, 2)), nn.Conv1d(1, 3, 2, padding=1), nn.Tanh(), nn.Flatten())
+    return nn.Sequential(convolution, nn.Linear(9, 1))
+
+
+@pytest.mark.usefixtures("recorded", "products_gain")
 @pytest.mark.parametrize("module", [net, dropping, normalizing, layered, in_place])
 @pytest.mark.parametrize(
     ("method", "settings"),
@@ -224,9 +250,19 @@ def test_differences_are_those_of_the_eager_engine(
 
 
 @pytest.mark.usefixtures("recorded")
+@pytest.mark.parametrize("method", ["darts", "sama"])
+def test_differences_through_convolutions(method: str, batched: list[int]) -> None:
+    twins = Twins(bilevel(method, module=convolving))
+    twins.step(5)
+    twins.assert_equal()
+    twins.assert_compiled()
+    assert len(batched) == 1
+
+
+@pytest.mark.usefixtures("recorded")
 @pytest.mark.parametrize("problem", ["chain", "diamond"])
 def test_differences_at_any_depth(problem: str, batched: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pairs, "PRODUCTS", (torch.ops.aten.mul.Tensor,))  # these problems have no matrices
+    monkeypatch.setattr(pairs, "GAINING", (aten.mul.Tensor,))  # these problems have no matrices
     twins = Twins(hierarchy(problem, "darts"))
     twins.step(5)
     twins.assert_equal()
@@ -247,7 +283,7 @@ def apart(problem: Given, batch: Any) -> Any:
     return fit(problem, batch)["fit"] + problem.upper().exp().square().sum()
 
 
-@pytest.mark.usefixtures("recorded")
+@pytest.mark.usefixtures("recorded", "products_gain")
 @pytest.mark.parametrize("lower", [masking, apart])
 def test_other_losses(lower: Any, batched: list[int]) -> None:
     twins = Twins(bilevel("darts", lower=lower))
