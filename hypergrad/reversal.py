@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, cast
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from .autograd import vector_products
 from .inner_loop import Gradients, Misses, Point, gradients_of, leaves_of, mean_gradient
 from .linearization import Linearization
-from .tape import Gradient, Graph, Step, Tape, fingerprint
+from .tape import Gradient, Graph, Step, Tape
 from .tensors import Tensors, add, filled, scale, zeros_like
 from .updates import differentiable_state, with_differentiable_state
 
@@ -37,20 +37,19 @@ class Reversal:
         tape: The loop.
         at: Where it ended.
         cotangent: Of that.
-        points: Where the steps begin, of those that are known: they tell whether the graphs that were kept are those of
-            the loop that ran.
+        graphs: Whether the steps begin where they began, so that the graphs that were kept of them can be used.
 
     Attributes:
         solution: The cotangent of where the last step that was reversed begins.
         misses: How far from the recorded loop the steps end that were evaluated again.
     """
 
-    def __init__(self, tape: Tape, at: Linearization, cotangent: Tensors, points: Mapping[int, Point]) -> None:
+    def __init__(self, tape: Tape, at: Linearization, cotangent: Tensors, *, graphs: bool) -> None:
         self._tape = tape
         self._at = at
         self._states: Tensors = ()
         self._after = tuple(at.solution)
-        self._has_graphs = _are_of_this_loop(tape, at, points)
+        self._has_graphs = graphs and _have_graphs(tape, at)
         self.solution = tuple(cotangent)
         self._inputs: Tensors | None = None
         self.misses = Misses(len(tape.steps))
@@ -149,16 +148,15 @@ def _has_graph(output: Gradient) -> bool:
     return output.requires_grad if isinstance(output, Tensor) else output is not None
 
 
-def _are_of_this_loop(tape: Tape, at: Linearization, points: Mapping[int, Point]) -> bool:
-    """Whether what was kept of the steps led from each to the next, and to the solution, at these inputs."""
-    kept = {k: step.graph for k, step in enumerate(tape.steps) if step.graph is not None and k in points}
-    if not kept or at.objective.nested or len(tape.inputs) != len(at.inputs):
+def _have_graphs(tape: Tape, at: Linearization) -> bool:
+    """Whether what was kept of the steps led to the solution, at these inputs."""
+    graphs = [step.graph for step in tape.steps if step.graph is not None]
+    if not graphs or at.objective.nested or len(tape.inputs) != len(at.inputs):
         return False
     if any(a.data_ptr() != b.data_ptr() for a, b in zip(tape.inputs, at.inputs, strict=True)):
         return False
-    ends = [points[k + 1].solution if k + 1 < len(tape.steps) else at.solution for k in kept]
-    now = [number for end, graph in zip(ends, kept.values(), strict=True) if graph.end for number in fingerprint(end)]
-    then = [number for graph in kept.values() for number in graph.end]
-    moved = [number for graph in kept.values() for number in graph.moved]
-    now, then = [*now, *moved], [*then, *map(torch.zeros_like, moved)]
-    return not then or torch.equal(torch.stack(now), torch.stack(then))
+    last = tape.steps[-1].graph
+    if last is not None and not last.leads_to(at.solution):
+        return False
+    moved = [number for graph in graphs for number in graph.moved]
+    return not moved or not torch.stack(moved).any()

@@ -15,7 +15,9 @@ from torch.optim import Optimizer
 
 from .clipping import Clipping
 from .objective import Objective
-from .tensors import Tensors
+from .same_bits import same_bits
+from .tensors import Tensors, norm, subtract
+from .tracing import is_readable
 from .update_rules import Options, ParameterState
 from .updates import UpdateRule, group_options, optimizer_states, update_rule
 
@@ -34,10 +36,10 @@ class Graph:
             where they are in the graph, if their values are not needed any more. Empty once somebody went back through
             them, which frees them.
         versions: What told whether one of them, or something that they depend on, was written to since.
-        end: :func:`fingerprint` of the parameters after the step; empty until it is taken.
+        end: Copies of the parameters after the step; empty until it is taken, and once :meth:`leads_to` was asked.
         asked: Are told, before somebody goes back through the gradients, whether that is with respect to the leaves as
             well, or to the inputs alone. (A graph of autograd's own is not computed where it is not asked for.)
-        moved: How far the leaves were moved while the loss was evaluated, where that is not known yet.
+        moved: How far parameters were moved by something that the graph does not know of, where that was not read yet.
     """
 
     leaves: Tensors
@@ -54,11 +56,14 @@ class Graph:
         gradients, self.gradients = self.gradients, ()
         return gradients
 
-
-def fingerprint(tensors: Tensors) -> Tensors:
-    """Numbers that are hardly ever the same where some entry is another. Reads none of them from the device."""
-    with torch.no_grad():
-        return tuple(torch._foreach_norm(tensors))
+    def leads_to(self, point: Tensors) -> bool:
+        """Whether the step ended there, bit for bit. Where a device would be waited for, ``moved`` will tell."""
+        end, self.end = self.end, ()
+        if not end or is_readable(end[0]):
+            return bool(end) and same_bits(point, end)
+        with torch.no_grad():
+            self.moved += (norm(subtract(point, end)),)
+        return True
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,13 @@ from ..hypergrad.clipping import Clipping
 from ..hypergrad.errors import ConfigError, ProblemError
 from ..hypergrad.hierarchy import Hierarchy, Values
 from ..hypergrad.precision import like
-from ..hypergrad.tape import Step, Tape, fingerprint
+from ..hypergrad.tape import Step, Tape
 from ..hypergrad.tensors import Tensors
 from ..hypergrad.update_rules import ParameterState
 from ..hypergrad.updates import group_options, optimizer_states, update_rule
 from .moment import Moment
 from .moment_state import moment_from_state, moment_state
-from .step_graphs import StepGraphs, written
+from .step_graphs import StepGraphs
 
 if TYPE_CHECKING:
     from .problem import Problem
@@ -60,7 +60,6 @@ class InnerLoop:
     def begin(self, initial: Initial | None = None) -> None:
         """Forget the past: the loop starts at the current parameters."""
         self.over = False
-        self._end = 0
         self._batches: list[Moment] = []
         self._steps: list[tuple[Moment, ...]] = []
         self._left: dict[str, Tensors] = {}
@@ -73,7 +72,6 @@ class InnerLoop:
 
     def add_batch(self, moment: Moment) -> None:
         """Note one batch, and what it takes to look back at it."""
-        self._drop_moved()
         self._batches.append(moment)
 
     def add_step(self) -> None:
@@ -86,6 +84,7 @@ class InnerLoop:
                 graph = self.graphs.of_step(len(self._batches), with_values=not descends)
             copies = graph.leaves if graph is not None else [p.clone() for p in self._parameters]
             before = tuple(p.detach() for p in copies), optimizer_states(optimizer, self._parameters)
+            self._connect(before[0])
         tape.add(Step((), groups, self._clipping, before, graph), self._kept_points or sys.maxsize)
         if len(tape.steps) == 1:
             tape.start = before[0] if before else tuple(p.detach().clone() for p in self._parameters)
@@ -95,10 +94,9 @@ class InnerLoop:
 
     def end_step(self) -> None:
         """Note that the optimizer stepped."""
-        self._end = written(self._parameters)
         graph = self._tape.steps[-1].graph
-        if graph is not None:
-            graph.end = fingerprint(self._parameters)  # autograd does not count writes through ``.data``
+        if graph is not None and self.graphs is not None:
+            graph.end = self.graphs.after_step()
 
     def drop_batch(self) -> None:
         """Forget the batch that was noted last: it was left out."""
@@ -134,7 +132,6 @@ class InnerLoop:
     def tape(self, inputs: Sequence[str]) -> Tape:
         """The tape as a function of the parameters of ``inputs``."""
         name, hierarchy = self._problem.name, self._hierarchy()
-        self._drop_moved()
         kept = [step.graph for step in self._tape.steps]
         usable = self.graphs.usable(kept) if self.graphs is not None and not self.over else [None] * len(kept)
         steps = [
@@ -157,10 +154,10 @@ class InnerLoop:
             return None
         return self.graphs.gradients(loss)
 
-    def _drop_moved(self) -> None:
-        """Where the parameters were written to since the last step, it did not lead here: let it be taken again."""
+    def _connect(self, start: Tensors) -> None:
+        """Let the last step be taken again if it did not lead to where the next one begins: something else wrote."""
         steps = self._tape.steps
-        if steps and steps[-1].graph is not None and written(self._parameters) != self._end:
+        if steps and (graph := steps[-1].graph) is not None and not graph.leads_to(start):
             steps[-1] = dataclasses.replace(steps[-1], graph=None)
 
     def _then(self, moment: Moment) -> Moment:

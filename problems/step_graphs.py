@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 
 from ..hypergrad.autograd import scalar_gradients
+from ..hypergrad.same_bits import same_bits
 from ..hypergrad.tape import Gradient, Graph
-from ..hypergrad.tensors import Tensors, laid_out
+from ..hypergrad.tensors import Tensors, laid_out, norm, subtract
 from ..hypergrad.tracing import is_readable, is_tracing
 from .optimizer_step import is_hooked
-from .same_bits import same_bits
 
 if TYPE_CHECKING:
     from .problem import Problem
@@ -36,6 +36,7 @@ class StepGraphs:
         self._parameters = parameters
         self._inputs: Tensors | None = None
         self._hidden_writes = False
+        self._after: Tensors = ()
         self.forget()
 
     def forget(self) -> None:
@@ -58,10 +59,20 @@ class StepGraphs:
         versions = written(self._parameters), self._inputs_written()
         if self._copies is None or versions != self._versions:
             self.forget()
-            with torch.no_grad():
-                self._copies = tuple([laid_out(p.clone(), p).requires_grad_() for p in self._parameters])
+            after, self._after = self._after, ()
+            still_there = after and is_readable(after[0]) and same_bits(self._parameters, after)
+            self._copies = after if still_there else self._copied()
             self._versions = versions
         return self._copies
+
+    def after_step(self) -> Tensors:
+        """Copies of the parameters, to train at next if nothing else writes to these until then."""
+        self._after = self._copied()
+        return self._after
+
+    def _copied(self) -> Tensors:
+        with torch.no_grad():
+            return tuple([laid_out(p.clone(), p).requires_grad_() for p in self._parameters])
 
     @property
     def are_kept(self) -> bool:
@@ -104,13 +115,13 @@ class StepGraphs:
 
         Autograd counts writes, but not those through ``.data``.
         """
-        if not written(copies) and not is_readable(copies[0]):
+        counted = bool(written(copies))
+        if not counted and not is_readable(copies[0]):
             self._take_over_unread(copies)
             return False
-        hidden = not all(same_bits(p, c) for p, c in zip(self._parameters, copies, strict=True))
-        if not hidden and not written(copies):
+        if not counted and same_bits(self._parameters, copies):
             return False
-        self._hidden_writes |= not written(copies)
+        self._hidden_writes |= not counted
         with torch.no_grad():
             torch._foreach_copy_(self._parameters, copies)
         return True
@@ -119,7 +130,7 @@ class StepGraphs:
         """Without waiting for a GPU: how far they were moved is read when the step is looked back at."""
         values = [p.data for p in self._parameters]
         with torch.no_grad():
-            self._moved.append(torch.stack(torch._foreach_norm(torch._foreach_sub(values, copies))).sum())
+            self._moved.append(norm(subtract(values, copies)))
             torch._foreach_copy_(values, copies)
 
     def of_step(self, batches: int, *, with_values: bool) -> Graph | None:

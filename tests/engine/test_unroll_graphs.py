@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from multilevel import Callback, Engine, EngineConfig, Problem, ProblemError, Unroll
+from multilevel.hypergrad import tape
 from multilevel.hypergrad.tape import Graph
 from multilevel.problems import step_graphs
 
@@ -166,7 +168,8 @@ def test_a_training_step_that_writes_to_its_parameters_does(lower: type[Lower]) 
 @pytest.fixture
 def unread(monkeypatch: pytest.MonkeyPatch) -> None:
     """Read no numbers while training, as on a GPU."""
-    monkeypatch.setattr(step_graphs, "is_readable", lambda tensor: False)
+    for module in (step_graphs, tape):
+        monkeypatch.setattr(module, "is_readable", lambda tensor: False)
 
 
 @pytest.mark.usefixtures("unread")
@@ -231,16 +234,28 @@ def test_an_upper_that_moved_is_put_back_for_the_next() -> None:
     torch.testing.assert_close(runs[0], runs[1], rtol=EXACT, atol=EXACT)
 
 
+MOVES: dict[str, Callable[[Tensor], Tensor]] = {
+    "added": lambda weight: weight.add_(0.1),
+    "mirrored": lambda weight: weight.neg_(),
+    "turned": lambda weight: weight.copy_(weight.flip(1)),
+}
+
+
 @pytest.mark.parametrize("loops", [0, 6], ids=["at once", "late"])
 @pytest.mark.parametrize("hidden", [False, True])
-def test_parameters_that_something_else_moved_are_found_out(hidden: bool, loops: int) -> None:
+@pytest.mark.parametrize("times", [1, 3], ids=["between steps", "at the end as well"])
+@pytest.mark.parametrize("move", MOVES.values(), ids=MOVES.keys())
+def test_parameters_that_something_else_moved_are_found_out(
+    move: Callable[[Tensor], Tensor], times: int, hidden: bool, loops: int
+) -> None:
     engine = engine_of(Unroll())
     advance(engine, loops * STEPS)
-    for _ in range(3):
+    for i in range(3):
         engine.step()
         with torch.no_grad():
             weight = engine["lower"].parameters[0]
-            (weight.data if hidden else weight).add_(0.1)
+            if i < times:
+                move(weight.data if hidden else weight)
     with pytest.raises(ProblemError, match="taken again, end"):
         engine.hypergradient("upper")
 
