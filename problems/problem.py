@@ -32,8 +32,8 @@ class Problem(Hooks, ABC):
     engine (or :meth:`bind`) takes the problem up.
 
     A problem that shares an edge with this one is read by its name: ``self.reweight(...)`` calls the ``forward`` of
-    the problem named ``"reweight"``. Read parameters through ``self.module``, so that other tensors can stand in for
-    them while a hypergradient is computed.
+    the problem named ``"reweight"``. Read parameters through ``self.module`` or ``self.parameters``, so that other
+    tensors can stand in for them while a hypergradient is computed.
 
     Args:
         name: A Python identifier, unique in the engine.
@@ -154,8 +154,8 @@ class Problem(Hooks, ABC):
 
     @property
     def parameters(self) -> Tensors:
-        """The trainable parameters, in a fixed order."""
-        return self.level.parameters
+        """The trainable parameters, in a fixed order; within a training step, the tensors that stand in for them."""
+        return self.level.slots.tensors
 
     @property
     def device(self) -> torch.device:

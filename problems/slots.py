@@ -6,13 +6,14 @@ costs a dictionary write per tensor, and never touches the values: restoring is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..hypergrad.errors import ConfigError
+from ..hypergrad.tensors import Tensors
 
 
 class Slots:
@@ -23,11 +24,15 @@ class Slots:
         module: The module.
         parameters: The parameters to find, each of which may be in several places (tied weights).
 
+    Attributes:
+        tensors: What is in these places now, in the order of the parameters.
+
     Raises:
         ConfigError: A parameter is in none of the module's places.
     """
 
-    def __init__(self, owner: str, module: nn.Module, parameters: Sequence[Tensor]) -> None:
+    def __init__(self, owner: str, module: nn.Module, parameters: Tensors) -> None:
+        self.tensors = parameters
         index = {id(p): i for i, p in enumerate(parameters)}
         self._places: list[tuple[dict[str, Any], str, int]] = [
             (part._parameters, key, index[id(p)])
@@ -42,8 +47,9 @@ class Slots:
                 f"{tuple(parameters[min(missing)].shape)} that is not a parameter of its module"
             )
 
-    def put(self, tensors: Sequence[Tensor]) -> None:
+    def put(self, tensors: Tensors) -> None:
         """Make ``tensors`` the module's parameters, in the order in which those were given."""
+        self.tensors = tensors
         for place, key, i in self._places:
             place[key] = tensors[i]
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 
 from ..hypergrad.autograd import scalar_gradients
+from ..hypergrad.errors import ProblemError
 from ..hypergrad.same_bits import same_bits
 from ..hypergrad.tape import Gradient, Graph
 from ..hypergrad.tensors import Tensors, laid_out, norm, subtract
@@ -114,7 +115,15 @@ class StepGraphs:
         """Whether the training step wrote to the copies. It meant the parameters.
 
         Autograd counts writes, but not those through ``.data``.
+
+        Raises:
+            ProblemError: It wrote to the parameters, which the loss was not evaluated at.
         """
+        if written(self._parameters) != self._versions[0]:
+            raise ProblemError(
+                f"problem '{self._problem.name}': training_step writes to a parameter by a reference of its own, where "
+                "the copies cannot be found that unroll trains at; write to it through self.module or self.parameters"
+            )
         counted = bool(written(copies))
         if not counted and not is_readable(copies[0]):
             self._take_over_unread(copies)

@@ -62,7 +62,7 @@ class Stage:
             if any(tensor is parameter for parameter in level.parameters):
                 raise TracingError(
                     f"a parameter of '{name}' is read other than through that problem's module, where no other tensor "
-                    "can stand in for it; read it as self.module.weight, or by calling the problem"
+                    "can stand in for it; read it as self.module.weight, in self.parameters, or by calling the problem"
                 )
         return self._read.get(id(tensor))
 

@@ -87,18 +87,20 @@ def test_parameter_groups_with_learning_rates_of_their_own() -> None:
 # --- Where a graph is of no use, the step is evaluated again. ---
 
 
-class ReadsItsParameters(Lower):
-    """Regularized through ``self.parameters``: those are constants where the loss is evaluated elsewhere."""
+class Captures(Lower):
+    """Regularized through references of its own: those are constants where the loss is evaluated elsewhere."""
 
     def loss(self, batch: Any) -> Any:
-        return super().loss(batch) + sum(p.square().sum() for p in self.parameters) / 10
+        if not hasattr(self, "captured"):
+            self.captured = self.level.parameters
+        return super().loss(batch) + sum(p.square().sum() for p in self.captured) / 10
 
 
 def test_parameters_that_are_read_past_the_module_are_trained_as_ever() -> None:
     """The derivative is refused as ever, too: it would leave that part out."""
     ends = []
     for method in (Unroll(), Unroll(checkpoints="all"), "cg"):
-        engine = engine_of(method, ReadsItsParameters, unroll_steps=10**6)  # type: ignore[arg-type]
+        engine = engine_of(method, Captures, unroll_steps=10**6)  # type: ignore[arg-type]
         advance(engine, STEPS)
         ends.append([p.detach().clone() for p in engine["lower"].parameters])
         if method != "cg":
@@ -133,6 +135,29 @@ class ClampsLate(ClampsHidden):
         return super().loss(batch) if self.count > 20 else Lower.loss(self, batch)
 
 
+class ClampsItsParameters(Clamps):
+    """By ``self.parameters``."""
+
+    def loss(self, batch: Any) -> Any:
+        if self.count > 2:
+            for parameter in self.parameters:
+                with torch.no_grad():
+                    (parameter.data if self.hidden else parameter).clamp_(-0.2, 0.2)
+        return Lower.loss(self, batch)
+
+
+class ClampsItsParametersHidden(ClampsItsParameters):
+    hidden = True
+
+
+class ClampsByReference(Lower):
+    def loss(self, batch: Any) -> Any:
+        with torch.no_grad():
+            for parameter in self.level.parameters:
+                parameter.clamp_(-0.2, 0.2)
+        return super().loss(batch)
+
+
 class Scales(Lower):
     """Has a buffer that its loss multiplies by, and that it writes to."""
 
@@ -155,7 +180,11 @@ class EditsGradients(Lower):
         self.norm = sum(p.grad.square().sum() for p in self.parameters)
 
 
-@pytest.mark.parametrize("lower", [Clamps, ClampsHidden, ClampsLate])
+@pytest.mark.parametrize(
+    "lower",
+    [Clamps, ClampsHidden, ClampsLate, ClampsItsParameters, ClampsItsParametersHidden],
+    ids=lambda c: c.__name__,
+)
 def test_a_training_step_that_writes_to_its_parameters_does(lower: type[Lower]) -> None:
     runs = []
     for method in (Unroll(), "cg"):
@@ -163,6 +192,14 @@ def test_a_training_step_that_writes_to_its_parameters_does(lower: type[Lower]) 
         advance(engine, 24)
         runs.append([p.detach().clone() for p in engine["lower"].parameters])
     torch.testing.assert_close(runs[0], runs[1], rtol=0, atol=0)
+
+
+def test_a_training_step_that_writes_past_its_module_is_told() -> None:
+    engine = engine_of(Unroll(), ClampsByReference)
+    with pytest.raises(
+        ProblemError, match=r"problem 'lower': training_step writes .* through self\.module or self\.par"
+    ):
+        engine.step()
 
 
 @pytest.fixture

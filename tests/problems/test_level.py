@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from multilevel import Config, ConfigError, Engine, NumericsWarning, ProblemError
+from multilevel import Config, ConfigError, Engine, NumericsWarning, Problem, ProblemError
 from multilevel.hypergrad.darts import darts
 
 from ..givens import Given, Vector, alone, assert_same, pair
@@ -113,16 +114,25 @@ def test_running_statistics_move_once_a_step() -> None:
         assert (after[0] - before[0], after[1] - before[1]) == (2, 1)
 
 
+READS: list[Callable[[Problem], Tensor]] = [
+    lambda problem: problem.module.weight,
+    lambda problem: problem.parameters[0],
+]
+
+
+@pytest.mark.parametrize("read", READS, ids=["self.module.weight", "self.parameters"])
 @pytest.mark.parametrize("method", ["darts", "neumann", "cg", "exact"])
-def test_a_weight_read_in_a_regularizer_is_the_one_that_stands_in(method: str) -> None:
-    """(w - 1)^2 / 2 + exp(phi) w^2 / 2, w read as an attribute: H = 1 + exp(phi), B = exp(phi) w."""
+def test_a_weight_read_in_a_regularizer_is_the_one_that_stands_in(
+    method: str, read: Callable[[Problem], Tensor]
+) -> None:
+    """(w - 1)^2 / 2 + exp(phi) w^2 / 2, w read without a call: H = 1 + exp(phi), B = exp(phi) w."""
 
     def lower(problem: Given, batch: Any) -> Tensor:
-        weight = problem.module.weight
+        weight = read(problem)
         return (weight - 1).square().sum() / 2 + (problem.upper.module.value.exp() * weight.square()).sum() / 2
 
     module, phi = nn.Linear(1, 1, bias=False), torch.tensor(0.3)
-    engine = pair(lower, lambda p, b: p.lower.module.weight.sum(), method=method, modules=(module, Vector(phi.item())))
+    engine = pair(lower, lambda p, b: read(p.lower).sum(), method=method, modules=(module, Vector(phi.item())))
     weight = module.weight.item()
     inverse = {"darts": 1.0, "neumann": 1 + (1 - (1 + phi.exp().item()))}.get(method, 1 / (1 + phi.exp().item()))
     expected = -phi.exp().item() * weight * inverse

@@ -57,6 +57,18 @@ def test_attributes_of_the_problem(step: Any, change: Change, programs: int) -> 
     twins.assert_compiled(programs)
 
 
+@pytest.mark.parametrize("method", ["darts", CG(2, damping=0.5), "unroll"], ids=["darts", "cg", "unroll"])
+def test_parameters_of_a_problem_and_of_its_neighbours(method: Any) -> None:
+    def lower(problem: Given, batch: Any) -> Any:
+        decay = sum([p.square().sum() for p in problem.parameters])
+        return fit(problem, batch)["fit"] + problem.upper.parameters[0].exp().sum() * decay
+
+    twins = Twins(bilevel(method, lower=lower))
+    twins.step(6)
+    twins.assert_equal()
+    twins.assert_compiled()
+
+
 def test_a_way_that_was_taken_before_is_not_compiled_again() -> None:
     twins = Twins(solo(to_target, attributes=lambda p: {"target": torch.ones(2), "weight": 1.0}))
     for weight in (1.0, 2.0, 1.0, 2.0):
