@@ -25,7 +25,7 @@ _compare = _memcmp()
 
 
 def same_bits(x: Sequence[Tensor], y: Sequence[Tensor]) -> bool:
-    """``torch.equal`` of each two tensors, of one shape and dtype, in a quarter of its time.
+    """``torch.equal`` of each two tensors of one dtype, in a quarter of its time where they are large.
 
     Not-a-number may be equal to itself here, and 0 another number than -0.
     """
@@ -33,11 +33,12 @@ def same_bits(x: Sequence[Tensor], y: Sequence[Tensor]) -> bool:
 
 
 def _same(x: Tensor, y: Tensor) -> bool:
-    if _compare is None or not (_is_one_block(x) and _is_one_block(y)):
+    if x.shape != y.shape or _compare is None or not (_is_one_block(x) and _is_one_block(y)):
         return torch.equal(x, y)
     here, there = x.data_ptr(), y.data_ptr()
     return here == there or _compare(here, there, x.nbytes) == 0
 
 
 def _is_one_block(x: Tensor) -> bool:
-    return type(x) in PLAIN and x.layout is torch.strided and x.is_contiguous()
+    is_plain = type(x) in PLAIN and x.layout is torch.strided and not x.is_conj() and not x.is_neg()
+    return is_plain and x.is_contiguous()

@@ -101,8 +101,11 @@ def group_options(optimizer: Optimizer) -> tuple[Options, ...]:
 
 
 def differentiable_state(states: Sequence[ParameterState]) -> Tensors:
-    """The tensors in the states that depend on gradients: all that float but the count of steps."""
-    return tuple(value for state in states for key, value in state.items() if _depends_on_gradients(key, value))
+    """The tensors in the states that depend on gradients: all that float but the count of steps.
+
+    By their names: torch's optimizers and the rules here fill a state in orders of their own.
+    """
+    return tuple(state[key] for state in states for key in sorted(state) if _depends_on_gradients(key, state[key]))
 
 
 def with_differentiable_state(
@@ -111,7 +114,7 @@ def with_differentiable_state(
     """The states with other tensors in place of :func:`differentiable_state`."""
     new = iter(tensors)
     return tuple(
-        {key: next(new) if _depends_on_gradients(key, value) else value for key, value in state.items()}
+        {key: next(new) if _depends_on_gradients(key, state[key]) else state[key] for key in sorted(state)}
         for state in states
     )
 

@@ -54,7 +54,11 @@ class Hooks:
         return None
 
     def on_inner_loop_start(self) -> None:
-        """Called before the first step, and again before each first step after the uppers were told of a solution."""
+        """Called before the first step, and again before each first step after the uppers were told of a solution.
+
+        Where it is overridden, what ``unroll`` differentiates begins here too. Elsewhere it begins with the first step
+        after an upper moved.
+        """
 
     def grad_callback(self) -> None:
         """Called when ``.grad`` is complete (accumulated and clipped), before the optimizer steps."""

@@ -74,14 +74,14 @@ class InnerLoop:
         """Note one batch, and what it takes to look back at it."""
         self._batches.append(moment)
 
-    def add_step(self) -> None:
-        """Note that the optimizer is about to step on the batches since its last step."""
+    def add_step(self, batches: int) -> None:
+        """Note that the optimizer is about to step on so many batches: those since its last step."""
         optimizer, tape = self._problem.optimizer, self._tape
         groups, before, graph = group_options(optimizer), None, None
         if self._kept_points:
             if self.graphs is not None:
                 descends = not self._clipping and tape.rule.descent_rate(groups) is not None
-                graph = self.graphs.of_step(len(self._batches), with_values=not descends)
+                graph = self.graphs.of_step(batches, with_values=not descends)
             copies = graph.leaves if graph is not None else [p.clone() for p in self._parameters]
             before = tuple(p.detach() for p in copies), optimizer_states(optimizer, self._parameters)
             self._connect(before[0])
@@ -127,7 +127,7 @@ class InnerLoop:
 
     def become(self, other: InnerLoop) -> None:
         """Go on from another recording of the same problem's inner loop."""
-        self.__dict__.update(other.frozen().__dict__)
+        self.__dict__.update({**other.frozen().__dict__, "graphs": self.graphs})
 
     def tape(self, inputs: Sequence[str]) -> Tape:
         """The tape as a function of the parameters of ``inputs``."""
@@ -152,7 +152,11 @@ class InnerLoop:
         """The gradients of the loss of the batch that was noted last; ``None`` where their graphs are not kept."""
         if self.graphs is None or not self.graphs.are_kept:
             return None
-        return self.graphs.gradients(loss)
+        found = self.graphs.gradients(loss)
+        if not self.graphs.are_kept and self._tape.steps:
+            # Perhaps the training step wrote to the copies, which say where the last step led.
+            self._tape.steps[-1] = dataclasses.replace(self._tape.steps[-1], graph=None)
+        return found
 
     def _connect(self, start: Tensors) -> None:
         """Let the last step be taken again if it did not lead to where the next one begins: something else wrote."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..hypergrad.autograd import scalar_gradients
-from ..hypergrad.errors import ConfigError
+from ..hypergrad.errors import ConfigError, ProblemError
 from ..hypergrad.hierarchy import Hierarchy, Values
 from ..hypergrad.linearization import Linearization
 from ..hypergrad.method import Method
@@ -31,6 +31,7 @@ from .sampling import Choice, sampled_so_far, sampling
 from .scoring import Scoring, reseed
 from .slots import Buffers, Slots
 from .update import Update
+from .writes import written, written_in
 
 if TYPE_CHECKING:
     from .problem import Problem
@@ -113,8 +114,14 @@ class ProblemLevel:
         """Evaluate the loss for training, at the current parameters: buffers and random numbers move on."""
         copies = self.loop.graphs.copies() if self.loop is not None and self.loop.graphs is not None else None
         values = {} if copies is None else {self.name: copies}
+        before = written_in(moment.batch)
         with self.substituted(values), self.precision(), sampling(self._problem) as choices:
             result = self._problem.training_step(moment.batch)
+        if self._problem.uppers and written_in(moment.batch) != before:
+            raise ProblemError(
+                f"problem '{self.name}': training_step writes to its batch in place, and is evaluated on it again when "
+                "a problem above is differentiated; compute another tensor instead, as in x = x / 255"
+            )
         if self.host_random is None:
             self.host_random = moment.random.host_moved()
             if not self.host_random:  # looking back at this moment must not move them either
@@ -136,7 +143,9 @@ class ProblemLevel:
             check_initial(self._problem.name, self.parameters, initial)
             with torch.no_grad():
                 torch._foreach_copy_(self.parameters, tuple(t.detach() for t in initial))
-        if self.loop is not None:
+        # While the uppers wait for another lower, the steps before are a part of the loop that led here.
+        warm = self.update.steps == self._problem.config.warmup_steps
+        if self.loop is not None and (initial is not None or self._problem.restarts or warm):
             self.loop.begin(self.initial_given if initial is not None else None)
 
     def evaluate(self, values: Mapping[str, Tensors], moment: Any = None, *, draw: int | None = None) -> Evaluation:
@@ -149,6 +158,7 @@ class ProblemLevel:
                 differentiate, with the choices that it made.
         """
         moment = moment or self.moment or self.next_moment()
+        before = written(self.parameters)
         with (
             self._untraced(moment),
             self.substituted(values),
@@ -158,6 +168,11 @@ class ProblemLevel:
             if draw:
                 reseed(draw, self.device)
             result = self._problem.training_step(moment.batch)
+        if written(self.parameters) != before:
+            raise ProblemError(
+                f"problem '{self.name}': training_step writes to its parameters, and is evaluated again when a problem "
+                "above is differentiated; constrain them in param_callback, which is called after each step"
+            )
         evaluation, metrics = self._read(result, choices)
         if draw is not None:
             return self._scoring.independent_draw(evaluation, choices, draw)

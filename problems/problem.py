@@ -174,8 +174,13 @@ class Problem(Hooks, ABC):
 
     @property
     def edits_gradients(self) -> bool:
-        """Whether :meth:`grad_callback` is overridden."""
-        return type(self).grad_callback is not Hooks.grad_callback
+        """Whether :meth:`grad_callback` is overridden, in the class or on this object."""
+        return getattr(self.grad_callback, "__func__", None) is not Hooks.grad_callback
+
+    @property
+    def restarts(self) -> bool:
+        """Whether :meth:`on_inner_loop_start` is overridden, likewise."""
+        return getattr(self.on_inner_loop_start, "__func__", None) is not Hooks.on_inner_loop_start
 
     @property
     def validates(self) -> bool:

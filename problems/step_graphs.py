@@ -16,6 +16,7 @@ from ..hypergrad.tape import Gradient, Graph
 from ..hypergrad.tensors import Tensors, laid_out, norm, subtract
 from ..hypergrad.tracing import is_readable, is_tracing
 from .optimizer_step import is_hooked
+from .writes import written
 
 if TYPE_CHECKING:
     from .problem import Problem
@@ -53,17 +54,20 @@ class StepGraphs:
         """Copies of the parameters to train at; ``None`` where it has to be the parameters themselves."""
         if is_tracing():
             return None
-        hooked = any([p._backward_hooks for p in self._parameters])
+        after, self._after = self._after, ()
+        hooked = any([p._backward_hooks for p in self._parameters]) or self._problem.edits_gradients
         if hooked or self._hidden_writes or is_hooked(self._problem.optimizer):
             self.forget()
             return None
         versions = written(self._parameters), self._inputs_written()
-        if self._copies is None or versions != self._versions:
+        readable = is_readable(self._parameters[0])
+        if self._copies is not None:  # from another micro-batch
+            moved = readable and not same_bits(self._parameters, self._copies)
+            if not moved and versions == self._versions:
+                return self._copies
             self.forget()
-            after, self._after = self._after, ()
-            still_there = after and is_readable(after[0]) and same_bits(self._parameters, after)
-            self._copies = after if still_there else self._copied()
-            self._versions = versions
+        self._copies = after if after and readable and same_bits(self._parameters, after) else self._copied()
+        self._versions = versions
         return self._copies
 
     def after_step(self) -> Tensors:
@@ -151,7 +155,9 @@ class StepGraphs:
         """
         copies, found, inputs = self._copies, self._gradients, self._versions[1]
         asked, moved = tuple(self._asked), tuple(self._moved)
-        edited = any([written(values) != count for values, count in self._given])  # by a callback of the engine
+        # By a callback of the engine.
+        edited = any([written(values) != count for values, count in self._given])
+        edited = edited or written(self._parameters) != self._versions[0]
         self.forget()
         if copies is None or len(found) != batches or edited:
             return None
@@ -174,11 +180,6 @@ class StepGraphs:
 def _is_as_it_was(graph: Graph, inputs: int) -> bool:
     kept = sum(g._version for micro in graph.gradients for g in micro if isinstance(g, Tensor))
     return graph.versions == (inputs, kept) and not written(graph.leaves)
-
-
-def written(tensors: Sequence[Tensor | None]) -> int:
-    """How often tensors were written to, as autograd counts."""
-    return sum([t._version for t in tensors if t is not None])
 
 
 def _edge(gradient: Tensor | None) -> Gradient:

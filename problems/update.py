@@ -117,7 +117,7 @@ class Update:
             self.scaler.unscale_(self._problem.optimizer)
         self._edit()
         if self._loop is not None:
-            self._loop.add_step()
+            self._loop.add_step(self._size)
         if self.scaler is not None:
             return self._step_unless_overflown(self.scaler)
         if not self._needs_closure:

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from multilevel.hypergrad import tape
 from multilevel.hypergrad.errors import forget_warnings
+from multilevel.problems import step_graphs
 
 EXACT = 1e-12
 """Algebra in float64: only rounding differs."""
@@ -42,3 +44,10 @@ def young_heap() -> Iterator[None]:
     gc.freeze()
     yield
     gc.unfreeze()
+
+
+@pytest.fixture
+def unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read no numbers while training, as on a GPU."""
+    for module in (step_graphs, tape):
+        monkeypatch.setattr(module, "is_readable", lambda tensor: False)

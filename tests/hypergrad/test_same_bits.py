@@ -38,6 +38,13 @@ def test_tensors_with_gaps_and_turned_ones() -> None:
     assert not same_bits([x[:, 0]], [x[:, 1]])
 
 
+def test_other_shapes_and_values_that_lie_in_memory_otherwise() -> None:
+    z = torch.randn(3, dtype=torch.complex64)
+    assert not same_bits([torch.zeros(2, 3)], [torch.zeros(3, 2)])
+    assert not same_bits([z], [z.conj()])
+    assert not same_bits([z.imag], [z.conj().imag])
+
+
 class Logged(Tensor):
     """May keep its numbers elsewhere."""
 

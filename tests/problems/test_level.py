@@ -210,3 +210,35 @@ def test_an_upper_that_was_not_bound_is_refused() -> None:
     lower, upper = bound(with_upper=False)
     with pytest.raises(ConfigError, match=r"'lower': its best response does not depend on 'upper'.*no other problem"):
         darts([torch.tensor([5.0])], lower, upper)
+
+
+def scales_its_batch(problem: Given, batch: Any) -> Tensor:
+    (inputs,) = batch["inputs"]
+    inputs.div_(10)
+    return (problem.module.value - problem.upper.module.value * inputs.mean()).square().sum()
+
+
+def test_a_step_that_writes_to_its_batch_is_refused_where_it_is_evaluated_again() -> None:
+    data = [{"inputs": [torch.ones(3)]}]
+    engine = pair(scales_its_batch, lambda p, b: p.lower.module.value.sum(), train_data_loader=data)
+    with pytest.raises(ProblemError, match=r"'lower': training_step writes to its batch in place, .* x = x / 255"):
+        engine.step()
+
+
+def test_a_step_that_nobody_evaluates_again_may_write_to_its_batch() -> None:
+    def step(problem: Given, batch: Tensor) -> Tensor:
+        return (problem.module.value - batch.mul_(2).mean()).square().sum()
+
+    alone(Given("p", step, train_data_loader=[torch.ones(3)])).step()
+
+
+@pytest.mark.parametrize("method", ["identity", "cg", "exact", "neumann"])
+def test_a_step_that_writes_to_its_parameters_is_refused_where_it_is_evaluated_again(method: str) -> None:
+    def clamped(problem: Given, batch: Any) -> Tensor:
+        with torch.no_grad():
+            problem.module.value.clamp_(max=0.5)
+        return (problem.module.value - problem.upper.module.value).square().sum() / 2
+
+    engine = pair(clamped, lambda p, b: p.lower.module.value.sum(), method=method)
+    with pytest.raises(ProblemError, match=r"'lower': training_step writes to its parameters, .* in param_callback"):
+        engine.hypergradient("upper")
