@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Literal
 
 import torch
@@ -28,7 +29,7 @@ class EngineConfig(Settings):
         log_step: Write metrics every so many engine steps.
         roll_back: After each optimizer step of an upper, the problems below it return to where their inner loop
             started and take it again, on the same batches and random numbers, with the new upper.
-        run_dir: The folder that checkpoints and logs are written to.
+        run_dir: The folder that checkpoints and logs are written to, as a text or a path.
         checkpoint_every: Save the whole run every so many engine steps, and at the end; 0 never does.
         keep: How many of those checkpoints stay: the newest.
         loggers: Where metrics are written: ``"console"``, ``"jsonl"``, ``"csv"``, ``"tensorboard"``, ``"wandb"`` and
@@ -73,6 +74,11 @@ class EngineConfig(Settings):
     early_stopping: EarlyStoppingSettings | None = None
     keep_best: KeepBestSettings | None = None
     strategy: str = "default"
+
+    @field_validator("run_dir", mode="before")
+    @classmethod
+    def _as_text(cls, value: Any) -> Any:
+        return os.fspath(value) if isinstance(value, os.PathLike) else value
 
     @field_validator("device")
     @classmethod

@@ -233,7 +233,7 @@ class Engine:
         """
         return hypergradient(self[name].name, self._levels, self.gradients)
 
-    def audit(self, name: str, methods: Sequence[str | Method] | None = None) -> Audit:
+    def audit(self, name: str, methods: str | Method | Sequence[str | Method] | None = None) -> Audit:
         """Compare the hypergradients of several methods with the truth, at the current point.
 
         The truth is a dense solve at every level of up to 1000 parameters and a Krylov solve run to convergence above
@@ -241,7 +241,8 @@ class Engine:
 
         Args:
             name: The upper problem.
-            methods: Names (audited with sensible options) or method objects; every registered method by default.
+            methods: Names (audited with sensible options) or method objects, one or several; every registered one by
+                default.
 
         Returns:
             Numbers per method and level, with ``to_text()``, ``to_json()`` and ``verdict()``.

@@ -42,7 +42,7 @@ SETTINGS: Mapping[str, Mapping[str, object]] = {
 """Options with which a method is audited where the user names it without any; its defaults otherwise."""
 
 
-def audit(engine: Engine, name: str, methods: Sequence[str | Method] | None = None) -> Audit:
+def audit(engine: Engine, name: str, methods: str | Method | Sequence[str | Method] | None = None) -> Audit:
     """Compare hypergradients of ``engine[name]``; see :meth:`Engine.audit`."""
     upper = engine[name].name
     inside = engine.gradients.relations.inside[upper]
@@ -70,7 +70,7 @@ def _reference(report: LevelReport) -> Method:
 
 
 def _trials(
-    engine: Engine, inside: Sequence[str], methods: Sequence[str | Method] | None
+    engine: Engine, inside: Sequence[str], methods: str | Method | Sequence[str | Method] | None
 ) -> Iterator[tuple[str, dict[str, Method], str]]:
     """(label, methods by level, which level) of every row: the run's own, each method everywhere, then one by one."""
     own = {m: engine[m].method for m in inside}
@@ -84,11 +84,11 @@ def _trials(
                 yield label, {member: method}, member
 
 
-def _candidates(methods: Sequence[str | Method] | None) -> list[tuple[str, Method]]:
+def _candidates(methods: str | Method | Sequence[str | Method] | None) -> list[tuple[str, Method]]:
     if methods is None:
         methods = [name for name in available() if name not in ("exact", "reinforce")]
     found: list[tuple[str, Method]] = []
-    for method in methods:
+    for method in [methods] if isinstance(methods, (str, Method)) else methods:
         if isinstance(method, str):
             if method not in available():
                 raise ConfigError(f"audit: unknown method '{method}'{choices(method, available())}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 import pytest
 
@@ -165,3 +166,7 @@ def test_a_registered_method_is_available_by_name(monkeypatch):
     assert Config(type={"name": "half", "factor": 0.5}).method == Half(0.5)
     assert "type: " in refusal(Config, type="half")
     assert "factor" in refusal(Config, type="half")
+
+
+def test_a_run_folder_may_be_a_path(tmp_path: Path) -> None:
+    assert EngineConfig(run_dir=tmp_path).run_dir == str(tmp_path)  # type: ignore[arg-type]

@@ -118,6 +118,11 @@ def test_a_method_that_cannot_is_a_row_with_its_reason() -> None:
     assert "unroll" in audit.to_text()
 
 
+@pytest.mark.parametrize("method", ["cg", CG(iterations=2)])
+def test_a_single_method_needs_no_list(method: str | CG) -> None:
+    assert [row.label for row in engine().audit("upper", method).rows] == ["as configured", "cg"]
+
+
 def test_bad_requests_are_refused() -> None:
     with pytest.raises(ConfigError, match="no lower that responds"):
         engine().audit("lower")
