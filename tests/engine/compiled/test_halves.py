@@ -36,11 +36,40 @@ def test_both_parts_together_are_the_whole() -> None:
     torch.testing.assert_close(found, products(*tensors), rtol=0, atol=0)
 
 
-def test_only_what_takes_time_is_handed_over() -> None:
-    """Of the inputs y, of the results the hyperbolic tangent and a product. Views and zeros are made again."""
-    parts = halves(graph_of(products), [2], 2)
-    assert parts.inputs == [1]
-    assert [tuple(example.shape) for example in parts.examples] == [(3, 2), (2, 2), (2, 2), (2, 2)]
+def handed_over(function: Callable[..., Sequence[Tensor]], first: int) -> tuple[list[int], list[tuple[int, ...]]]:
+    """The numbers of the inputs that the later half reads, and the shapes of what it is given besides."""
+    parts = halves(graph_of(function), [2], first)
+    return parts.inputs, [tuple(example.shape) for example in parts.examples[len(parts.inputs) : -1]]
+
+
+def test_what_both_need_is_computed_once() -> None:
+    """The hyperbolic tangent. What only the later half needs is computed there; views and zeros are made again."""
+    assert handed_over(products, 2) == ([0, 1], [(2, 2)])
+
+
+def small_on_the_way(x: Tensor, y: Tensor, late: Tensor) -> list[Tensor]:
+    hidden = (x @ y).tanh()
+    return [hidden.sum(), hidden.exp().sum(dim=0).sin() * late]
+
+
+def large_on_the_way(x: Tensor, y: Tensor, late: Tensor) -> list[Tensor]:
+    hidden = (x @ y).tanh().sum(dim=0)
+    return [hidden.sum(), hidden.expand(2, 2).exp() * late, hidden.sin().outer(hidden).sum() * late]
+
+
+@pytest.mark.parametrize(("function", "shapes"), [(small_on_the_way, [(2,)]), (large_on_the_way, [(2,)])])
+def test_the_fewest_bytes_are_handed_over(function: Callable[..., Sequence[Tensor]], shapes: Any) -> None:
+    assert handed_over(function, 1) == ([], shapes)
+
+
+def test_results_that_are_there_before_are_handed_over() -> None:
+    def function(x: Tensor, y: Tensor, late: Tensor) -> list[Tensor]:
+        return [x.sum(), (x @ y).exp(), x.sum() + late]
+
+    parts, tensors = halves(graph_of(function), [2], 1), given()
+    first = parts.now(*tensors[:2])
+    handed = [*[tensors[i] for i in parts.inputs], *[first[i] for i in parts.outputs]]
+    torch.testing.assert_close(parts.later(*handed, tensors[2]), function(*tensors)[1:], rtol=0, atol=0)
 
 
 def overwrites(x: Tensor, y: Tensor, late: Tensor) -> list[Tensor]:
