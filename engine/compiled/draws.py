@@ -75,7 +75,13 @@ class Drawing(TorchDispatchMode):
         self._count = 0
 
     def begin(self, owner: str | None) -> None:
-        """A training step of a problem is about to be evaluated; ``None``: it has been."""
+        """A training step of a problem is about to be evaluated; ``None``: it has been.
+
+        Raises:
+            TracingError: Another one is being evaluated.
+        """
+        if owner is not None and self._owner is not None:
+            raise TracingError(f"training_step of '{self._owner}' calls that of '{owner}'")
         self._owner, self._count = owner, 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -85,7 +91,8 @@ class Drawing(TorchDispatchMode):
         name = func._schema.name.removeprefix("aten::")
         if self._owner is None:
             raise TracingError(f"random numbers are drawn outside of training steps ({name}), by a method for instance")
-        if name not in FILLS + FACTORIES or kwargs.get("generator") is not None:
+        depends = any(isinstance(given, Tensor) for given in args[1:]) or kwargs.get("generator") is not None
+        if name not in FILLS + FACTORIES or depends:
             raise TracingError(f"its random numbers ({name}) depend on other tensors or on a generator of their own")
         key = self._owner, self._count
         self._count += 1

@@ -93,7 +93,7 @@ def _depending_on(nodes: Iterable[fx.Node]) -> set[fx.Node]:
 def _fewest_bytes(now: Iterable[fx.Node], later: Iterable[fx.Node], depending: set[fx.Node]) -> set[fx.Node]:
     """What to hand over: a minimum cut between what is computed now anyway and what depends on the late inputs."""
     anyway = _ancestors(now)
-    network = nx.DiGraph()
+    network: Any = nx.DiGraph()
     network.add_nodes_from((BEGIN, END))
     asked = set(later)
     for node in _ancestors(asked) - depending:

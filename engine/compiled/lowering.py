@@ -14,9 +14,10 @@ from .products import for_host
 from .reasons import reason_of
 
 Function: TypeAlias = Callable[..., Sequence[Tensor]]
-FOR_HOST = {"pattern_matcher": False}
+FOR_HOST = {"pattern_matcher": False, "layout_optimization": False}
 """Settings of the compiler: no passes over the graph that look for patterns. One puts sums into products again, and
-without all of them nothing that was measured takes longer."""
+without all of them nothing that was measured takes longer. And no layouts of its own for convolutions: with torch 2.13
+the vectors that it reads across them computed wrong gradients (an instance normalization behind a convolution)."""
 
 
 def compiled(graph: fx.GraphModule, examples: Sequence[Tensor]) -> Function:

@@ -35,6 +35,7 @@ STATIC = {
     "assume_static_by_default": True,
     "specialize_float": True,
     "trace_autograd_ops": True,  # a training step may take derivatives of its own; only later torch follows these
+    "skip_nnmodule_hook_guards": False,  # a hook may be registered between two steps
 }
 STATIC = {key: value for key, value in STATIC.items() if hasattr(torch._dynamo.config, key)}
 """How a new way is followed: a number or a size that was another before is not left open."""
@@ -119,6 +120,8 @@ class Reads:
     def _take_note(self, graph: torch.fx.GraphModule, examples: list[Tensor]) -> Callable[..., tuple[()]]:
         if not self._static:
             raise _NewWayError
+        if any("Numpy" in type(source).__name__ for source in _sources(graph)):
+            raise TracingError("training_step reads a numpy array or number, which may be another in the next step")
         changed = _changed(graph)
         if changed:
             raise TracingError(f"training_step changes {changed}, which a compiled step would not")
@@ -154,6 +157,12 @@ def _use(result: Any) -> None:
                 value.detach()
             elif value == 0:
                 continue
+
+
+def _sources(graph: torch.fx.GraphModule) -> list[Any]:
+    """Where torch found what the steps read."""
+    inputs = [node.meta.get("grapharg") for node in graph.graph.find_nodes(op="placeholder")]
+    return [getattr(given, "source", None) for given in inputs]
 
 
 def _changed(graph: torch.fx.GraphModule) -> str:

@@ -96,6 +96,18 @@ def draws_in_place(problem: Given, batch: Any) -> Tensor:
     return base(problem) * problem.target.normal_().square().sum()
 
 
+def reads_an_array(problem: Given, batch: Any) -> Tensor:
+    return base(problem) * torch.from_numpy(problem.array).sum()
+
+
+def reads_a_numpy_number(problem: Given, batch: Any) -> Tensor:
+    return base(problem) * problem.array[0]
+
+
+def draws_at_rates(problem: Given, batch: Any) -> Tensor:
+    return base(problem) * torch.empty(2).bernoulli_(problem.target.sigmoid()).sum()
+
+
 def bypasses(problem: Given, batch: Any) -> Tensor:
     """Reads its parameter where nothing can stand in for it."""
     return base(problem) + problem.captured.square().sum()
@@ -116,13 +128,23 @@ REASONS: dict[Step, str] = {
     shows_its_count: "a new way each of 6 times: .*self.count",
     writes: r"training_step writes to a tensor that stays \(add_\)",
     draws_in_place: r"training_step writes to a tensor that stays \(normal_\)",
+    reads_an_array: "reads a numpy array or number",
+    reads_a_numpy_number: "reads a numpy array or number",
+    draws_at_rates: r"its random numbers \(bernoulli_\) depend on other tensors",
     bypasses: "a parameter of 'fit' is read other than through that problem's module",
 }
 
 
 def given(step: Step) -> Build:
     return solo(
-        step, attributes=lambda p: {"calls": 0, "target": torch.ones(2), "captured": p.module.value, "last": None}
+        step,
+        attributes=lambda p: {
+            "calls": 0,
+            "target": torch.ones(2),
+            "array": np.ones(2),
+            "captured": p.module.value,
+            "last": None,
+        },
     )
 
 
@@ -137,6 +159,15 @@ def test_a_step_that_cannot_be_compiled(step: Step) -> None:
     assert str(warning.message) == f"problem 'fit' is not compiled and runs eagerly: {reason}"
     assert re.search(REASONS[step], reason)
     assert twins.compilation("fit").programs == 0
+
+
+def test_a_step_that_calls_another_problems_is_not_compiled() -> None:
+    """The random numbers of the inner one would be drawn as another's."""
+    noisy = lambda problem, batch: fit(problem, torch.dropout(batch, 0.5, train=True))  # noqa: E731
+    twins = Twins(bilevel("identity", lower=noisy, upper=lambda p, batch: p.lower.training_step(batch)["fit"]))
+    with pytest.warns(CompileWarning, match="training_step of 'upper' calls that of 'lower'"):
+        twins.step(6)
+    twins.assert_equal()
 
 
 def counting(problem: Given, batch: Any) -> Any:

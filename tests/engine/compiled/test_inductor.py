@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from multilevel import CG, Neumann
 
-from .builds import bilevel, hierarchy
+from ...givens import Given
+from .builds import batches, bilevel, hierarchy, sgd
+from .solo import solo
 from .test_kept import Spread
 from .twins import Twins
 
@@ -48,6 +50,22 @@ def test_two_levels() -> None:
     twins.assert_equal()
     twins.assert_compiled()
     assert all(compilation.seconds > 0 for compilation in twins.compiled.compilations.values())
+
+
+def normalized() -> nn.Module:
+    """A convolution and a normalization by sample: with layouts of the compiler's own, gradients were wrong."""
+    convolution = nn.Sequential(nn.Unflatten(1, (4, 8, 8)), nn.Conv2d(4, 4, 1), nn.InstanceNorm2d(4, affine=True))
+    return nn.Sequential(convolution, nn.Softplus(), nn.Flatten(), nn.Linear(256, 3))
+
+
+def test_vectors_across_a_normalization() -> None:
+    def loss(problem: Given, batch: Tensor) -> Tensor:
+        return -problem.module(batch).log_softmax(dim=1)[:, 0].mean()
+
+    twins = Twins(solo(loss, normalized, data=lambda: batches(6, 256), optimizer=sgd))
+    twins.step(5)
+    twins.assert_equal()
+    twins.assert_compiled()
 
 
 @pytest.mark.slow

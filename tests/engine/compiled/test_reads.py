@@ -69,6 +69,31 @@ def test_parameters_of_a_problem_and_of_its_neighbours(method: Any) -> None:
     twins.assert_compiled()
 
 
+def test_a_hook_that_is_registered_between_two_steps() -> None:
+    twins = Twins(solo(fits, lambda: nn.Sequential(nn.Linear(3, 2)), data=lambda: batches(4, 3)))
+    twins.step(4)
+    twins.each(lambda engine: engine["fit"].module[0].register_forward_hook(lambda module, given, found: 2 * found))
+    twins.step(4)
+    twins.assert_equal()
+    twins.assert_compiled(2)
+
+
+def decayed(problem: Given, batch: Tensor) -> Tensor:
+    return fits(problem, batch) + sum([p.square().sum() for p in problem.parameters if not hasattr(p, "no_decay")])
+
+
+def test_marks_on_parameters() -> None:
+    def module() -> nn.Module:
+        made = nn.Linear(3, 2)
+        made.bias.no_decay = True
+        return made
+
+    twins = Twins(solo(decayed, module, data=lambda: batches(4, 3)))
+    twins.step(4)
+    twins.assert_equal()
+    twins.assert_compiled()
+
+
 def test_a_way_that_was_taken_before_is_not_compiled_again() -> None:
     twins = Twins(solo(to_target, attributes=lambda p: {"target": torch.ones(2), "weight": 1.0}))
     for weight in (1.0, 2.0, 1.0, 2.0):
