@@ -37,7 +37,7 @@ class Reversal:
         tape: The loop.
         at: Where it ended.
         cotangent: Of that.
-        graphs: Whether the steps begin where they began, so that the graphs that were kept of them can be used.
+        graphs: Whether the points are those that were recorded, so that graphs that were kept belong to them.
 
     Attributes:
         solution: The cotangent of where the last step that was reversed begins.

@@ -79,3 +79,22 @@ class Hooks:
 
     def set_extra_state(self, state: Any) -> None:
         """Take up what :meth:`get_extra_state` returned; called only where that was not ``None``."""
+
+    @property
+    def validates(self) -> bool:
+        """Whether :meth:`validation_step` is overridden."""
+        return self._overrides("validation_step")
+
+    @property
+    def edits_gradients(self) -> bool:
+        """Whether :meth:`grad_callback` is overridden."""
+        return self._overrides("grad_callback")
+
+    @property
+    def starts_inner_loops_itself(self) -> bool:
+        """Whether :meth:`on_inner_loop_start` is overridden."""
+        return self._overrides("on_inner_loop_start")
+
+    def _overrides(self, hook: str) -> bool:
+        """Whether its class does, or this object alone."""
+        return getattr(getattr(self, hook), "__func__", None) is not getattr(Hooks, hook)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..hypergrad.autograd import scalar_gradients
-from ..hypergrad.errors import ConfigError, ProblemError
+from ..hypergrad.errors import ConfigError
 from ..hypergrad.hierarchy import Hierarchy, Values
 from ..hypergrad.linearization import Linearization
 from ..hypergrad.method import Method
@@ -31,7 +31,7 @@ from .sampling import Choice, sampled_so_far, sampling
 from .scoring import Scoring, reseed
 from .slots import Buffers, Slots
 from .update import Update
-from .writes import written, written_in
+from .writes import batch_error, parameters_error, written, written_in
 
 if TYPE_CHECKING:
     from .problem import Problem
@@ -118,10 +118,7 @@ class ProblemLevel:
         with self.substituted(values), self.precision(), sampling(self._problem) as choices:
             result = self._problem.training_step(moment.batch)
         if self._problem.uppers and written_in(moment.batch) != before:
-            raise ProblemError(
-                f"problem '{self.name}': training_step writes to its batch in place, and is evaluated on it again when "
-                "a problem above is differentiated; compute another tensor instead, as in x = x / 255"
-            )
+            raise batch_error(self.name)
         if self.host_random is None:
             self.host_random = moment.random.host_moved()
             if not self.host_random:  # looking back at this moment must not move them either
@@ -145,7 +142,7 @@ class ProblemLevel:
                 torch._foreach_copy_(self.parameters, tuple(t.detach() for t in initial))
         # While the uppers wait for another lower, the steps before are a part of the loop that led here.
         warm = self.update.steps == self._problem.config.warmup_steps
-        if self.loop is not None and (initial is not None or self._problem.restarts or warm):
+        if self.loop is not None and (initial is not None or self._problem.starts_inner_loops_itself or warm):
             self.loop.begin(self.initial_given if initial is not None else None)
 
     def evaluate(self, values: Mapping[str, Tensors], moment: Any = None, *, draw: int | None = None) -> Evaluation:
@@ -169,10 +166,7 @@ class ProblemLevel:
                 reseed(draw, self.device)
             result = self._problem.training_step(moment.batch)
         if written(self.parameters) != before:
-            raise ProblemError(
-                f"problem '{self.name}': training_step writes to its parameters, and is evaluated again when a problem "
-                "above is differentiated; constrain them in param_callback, which is called after each step"
-            )
+            raise parameters_error(self.name)
         evaluation, metrics = self._read(result, choices)
         if draw is not None:
             return self._scoring.independent_draw(evaluation, choices, draw)

@@ -173,21 +173,6 @@ class Problem(Hooks, ABC):
         return type(self).get_batch is not Problem.get_batch
 
     @property
-    def edits_gradients(self) -> bool:
-        """Whether :meth:`grad_callback` is overridden, in the class or on this object."""
-        return getattr(self.grad_callback, "__func__", None) is not Hooks.grad_callback
-
-    @property
-    def restarts(self) -> bool:
-        """Whether :meth:`on_inner_loop_start` is overridden, likewise."""
-        return getattr(self.on_inner_loop_start, "__func__", None) is not Hooks.on_inner_loop_start
-
-    @property
-    def validates(self) -> bool:
-        """Whether :meth:`validation_step` is overridden."""
-        return type(self).validation_step is not Hooks.validation_step
-
-    @property
     def level(self) -> ProblemLevel:
         """The problem as engine and methods see it.
 

@@ -32,8 +32,7 @@ class Slots:
     """
 
     def __init__(self, owner: str, module: nn.Module, parameters: Tensors) -> None:
-        self.tensors = parameters
-        self._marks = [(i, vars(p)) for i, p in enumerate(parameters) if vars(p)]  # such as ``bias.no_decay = True``
+        self.tensors = self._own = parameters
         index = {id(p): i for i, p in enumerate(parameters)}
         self._places: list[tuple[dict[str, Any], str, int]] = [
             (part._parameters, key, index[id(p)])
@@ -51,8 +50,9 @@ class Slots:
     def put(self, tensors: Tensors) -> None:
         """Make ``tensors`` the module's parameters, in the order in which those were given."""
         self.tensors = tensors
-        for i, marks in self._marks:
-            vars(tensors[i]).update(marks)
+        for own, tensor in zip(self._own, tensors, strict=True):
+            if marks := own.__dict__:  # such as ``bias.no_decay = True``
+                tensor.__dict__.update(marks)
         for place, key, i in self._places:
             place[key] = tensors[i]
 

@@ -155,7 +155,7 @@ class StepGraphs:
         """
         copies, found, inputs = self._copies, self._gradients, self._versions[1]
         asked, moved = tuple(self._asked), tuple(self._moved)
-        # By a callback of the engine.
+        # By a callback of the engine: gradients or parameters.
         edited = any([written(values) != count for values, count in self._given])
         edited = edited or written(self._parameters) != self._versions[0]
         self.forget()

@@ -1,4 +1,7 @@
-"""How often tensors were written to in place. Autograd counts, but not writes through ``.data``."""
+"""Training steps that write to what they are given: they are evaluated again, and would do so again.
+
+Autograd counts writes in place, but not those through ``.data``.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
+
+from ..hypergrad.errors import ProblemError
 
 
 def written(tensors: Sequence[Tensor | None]) -> int:
@@ -22,3 +27,19 @@ def written_in(batch: Any) -> int:
     if isinstance(batch, Mapping):
         return sum([written_in(part) for part in batch.values()])
     return 0
+
+
+def batch_error(name: str) -> ProblemError:
+    """Of a problem whose training step writes to its batch."""
+    return ProblemError(
+        f"problem '{name}': training_step writes to its batch in place, and is evaluated on it again when a problem "
+        "above is differentiated; compute another tensor instead, as in x = x / 255"
+    )
+
+
+def parameters_error(name: str) -> ProblemError:
+    """Of a problem whose training step writes to its parameters where a derivative evaluates it."""
+    return ProblemError(
+        f"problem '{name}': training_step writes to its parameters, and is evaluated again when a problem above is "
+        "differentiated; constrain them in param_callback, which is called after each step"
+    )

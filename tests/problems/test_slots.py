@@ -102,8 +102,8 @@ def test_a_substitute_is_read_where_the_module_is_not_called() -> None:
 
 def test_a_substitute_carries_the_marks_of_what_it_stands_in_for() -> None:
     module = nn.Linear(3, 2)
-    module.bias.no_decay = True
     slots = Slots("p", module, tuple(module.parameters()))
+    module.bias.no_decay = True
     slots.put((torch.zeros(2, 3), torch.zeros(2)))
     assert [hasattr(p, "no_decay") for p in module.parameters()] == [False, True]
 
