@@ -37,19 +37,18 @@ class Reversal:
         tape: The loop.
         at: Where it ended.
         cotangent: Of that.
-        graphs: Whether the points are those that were recorded, so that graphs that were kept belong to them.
 
     Attributes:
         solution: The cotangent of where the last step that was reversed begins.
         misses: How far from the recorded loop the steps end that were evaluated again.
     """
 
-    def __init__(self, tape: Tape, at: Linearization, cotangent: Tensors, *, graphs: bool) -> None:
+    def __init__(self, tape: Tape, at: Linearization, cotangent: Tensors) -> None:
         self._tape = tape
         self._at = at
         self._states: Tensors = ()
         self._after = tuple(at.solution)
-        self._has_graphs = graphs and _have_graphs(tape, at)
+        self._has_graphs = _have_graphs(tape, at)
         self.solution = tuple(cotangent)
         self._inputs: Tensors | None = None
         self.misses = Misses(len(tape.steps))

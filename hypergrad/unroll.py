@@ -100,13 +100,13 @@ class Unroll(Method):
         first, count = self._first(tape), len(tape.steps)
         length = math.ceil(math.sqrt(count - first)) if self.checkpoints == "sqrt" else count - first
         segments = [range(k, min(k + length, count)) for k in range(first, count, length)]
-        points = kept = _kept(tape, first)
+        points = _kept(tape, first)
         if points is None:
             # The last segment is reversed at once, so its points are kept on the way; the others' are found again.
             points, end = _replayed(tape, at.inputs, keep={segment.start for segment in segments} | set(segments[-1]))
             check_end(tape, end, at.solution)
         from_inputs = first == 0 and tape.initial is not None
-        reversal = Reversal(tape, at, cotangent, graphs=kept is not None)
+        reversal = Reversal(tape, at, cotangent)
         for segment in reversed(segments):
             for k in segment[:-1]:
                 if k + 1 not in points:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from multilevel import Callback, Config, Engine, EngineConfig, Problem, Unroll
+from multilevel import Callback, Config, Engine, EngineConfig, Problem, ProblemError, Unroll
 
 from ..conftest import FINITE_DIFFERENCE
 from ..givens import Given, Vector
@@ -49,12 +49,12 @@ def engine_of(start: float, lowers: Sequence[Callable[[str], Problem]], callback
 
 
 def lower(
-    steps: int, optimizer: Callable[[Any], torch.optim.Optimizer], cls: type[Problem] = Goes, **method: Any
+    steps: int, optimizer: Callable[[Any], torch.optim.Optimizer], accumulation: int = 1, **method: Any
 ) -> Callable[[str], Problem]:
     def make(name: str) -> Problem:
         module = Vector(1.0, 0.3)
-        config = Config(type=Unroll(**method), unroll_steps=steps)
-        return cls(name, module=module, optimizer=optimizer(module.parameters()), config=config)
+        config = Config(type=Unroll(**method), unroll_steps=steps, gradient_accumulation=accumulation)
+        return Goes(name, module=module, optimizer=optimizer(module.parameters()), config=config)
 
     return make
 
@@ -98,3 +98,14 @@ def amsgrad(parameters: Any) -> torch.optim.Optimizer:
 def test_an_optimizer_that_begins_with_the_loop(optimizer: Any, checkpoints: Any) -> None:
     """Its states come about within it, in torch's order."""
     assert_as_by_running_anew(3, [lower(3, optimizer, checkpoints=checkpoints)])
+
+
+@pytest.mark.parametrize("checkpoints", ["graphs", "all", "sqrt"])
+def test_a_step_on_batches_from_before_the_upper_moved_is_refused(checkpoints: Any) -> None:
+    """The upper steps after 4 batches and after 8, and the first lower on 3 each time: on one from before it moved."""
+    engine = engine_of(0.5, [lower(1, sgd, 3, checkpoints=checkpoints), lower(4, sgd, checkpoints=checkpoints)])
+    engine["upper"].optimizer.param_groups[0]["lr"] = 0.1
+    for _ in range(7):
+        engine.step()
+    with pytest.raises(ProblemError, match="taken again, end"):
+        engine.step()

@@ -184,3 +184,13 @@ def test_a_callback_that_was_given_to_one_object_edits_gradients_too() -> None:
     advance(engine, 2)
     with pytest.raises(ProblemError, match="taken again, end"):
         engine.hypergradient("upper")
+
+
+@pytest.mark.usefixtures("unread")
+def test_where_a_step_led_is_held_until_the_next_one_begins() -> None:
+    engine = engine_of(Unroll(), unroll_steps=10**6)
+    advance(engine, 3)
+    loop = engine["lower"].level.loop
+    assert loop is not None
+    graphs = [step.graph for step in loop.tape(["upper"]).steps]
+    assert [graph is not None and bool(graph.end) for graph in graphs] == [False, False, True]
