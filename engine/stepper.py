@@ -114,7 +114,8 @@ class Stepper:
         metrics: dict[str, Tensor] = {}
 
         def differentiate() -> tuple[Tensor, LevelGradients]:
-            if self._compiled and (result := self._compiled[name](moment)) is not None:
+            compiled = self._compiled.get(name)
+            if compiled is not None and (result := compiled(moment)) is not None:
                 loss, shown, found = result
                 metrics.update(shown)
                 watch.lap("forward")
@@ -123,7 +124,10 @@ class Stepper:
             metrics.update(shown)
             watch.lap("forward")
             loss = level.update.scaled(evaluation.loss)
-            return evaluation.loss, self._gradients.total(name, loss, watch, level.gradients)
+            found = self._gradients.total(name, loss, watch, level.gradients)
+            if compiled is not None:
+                compiled.took_eagerly((evaluation.loss, shown, found))
+            return evaluation.loss, found
 
         def once_more() -> tuple[Tensor, Sequence[Tensor | None]]:
             loss, found = differentiate()

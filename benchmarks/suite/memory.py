@@ -16,8 +16,9 @@ from torch.profiler import ProfilerActivity, profile
 
 from .case import Builder
 
-STEPS = 3
-"""Steps of the top problem that are followed, from the first: what is kept between steps is there by then."""
+STEPS = 6
+"""Steps of the top problem that are followed, from the first: what is kept between steps, programs among it,
+is there by then."""
 
 
 def held(build: Builder, device: torch.device) -> int:

@@ -54,7 +54,7 @@ def _sections(results: Results) -> Iterator[str]:
     yield "\n".join(f"- {line}" for line in _reasons(results.rows))
     compiled = _compilation(results.rows)
     if compiled:
-        yield "### Compilation\n\nSeconds to build it and take its first four steps."
+        yield "### Compilation\n\nSeconds to build it and take its first six steps."
         yield markdown(compiled)
     yield "### Memory\n\nMiB of tensors at the peak, beyond the parameters and data of the hand-written loop."
     yield markdown(_by_implementation(results, _memory))

@@ -27,7 +27,7 @@ class Measured:
         ratio: To the hand-written loop; median over the rounds.
         quartiles: Of that ratio.
         busy: Processor seconds by seconds.
-        first_seconds: Of building it and its first four steps, in this process: compilation is in it.
+        first_seconds: Of building it and its first six steps, in this process: compilation is in it.
         peak_bytes: Most bytes of tensors held at once, beyond the parameters and data of the hand-written loop.
         passes: Backward passes of one step of the top problem and the steps below it.
     """

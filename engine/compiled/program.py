@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from ...hypergrad.replay import RandomState
 from ...problems.moment import Moment
 from ...problems.problem import Problem
 from .draws import Dice
@@ -16,6 +17,7 @@ from .outcome import Result
 from .parts import compiled_in_parts
 from .reads import Reading
 from .recording import Recording
+from .trial import Findings, Trial, coarsest, nudged
 
 
 class Program:
@@ -28,6 +30,7 @@ class Program:
 
     Attributes:
         seconds: How long it took to compile.
+        trusted: Whether it was found to do what the eager step does.
 
     Raises:
         TracingError: It cannot be compiled.
@@ -37,11 +40,14 @@ class Program:
         begun = time.perf_counter()
         self._function = self._compiled(recording)
         self.seconds = time.perf_counter() - begun
+        self.trusted = self._doubted = False
         self._sources = recording.sources
         self._dice = Dice(recording.draws, problem)
         self._order = recording.order
         self._outcome = recording.outcome
         self._problems = problems
+        self._device = problem.level.device
+        self._precision = coarsest(recording.graph)
 
     def _compiled(self, recording: Recording) -> Function:
         return compiled_in_parts(recording.graph, recording.examples)
@@ -50,6 +56,28 @@ class Program:
         """Loss, metrics and gradients now; buffers and what methods remember move on."""
         with torch.no_grad():
             return self._taken(self._function(*self._inputs(reading, moments)))
+
+    def on_trial(self, reading: Reading, moments: Mapping[str, Moment]) -> Trial:
+        """Evaluate it beside the eager step that is about to be taken; nothing else changes."""
+        random = RandomState(self._device, host=False)
+        inputs = self._inputs(reading, moments)
+        random.restore()
+
+        def found(nudge: float) -> Findings:
+            with torch.no_grad():
+                tensors = self._function(*nudged(inputs, nudge))
+            outputs = [tensors[i] for i in self._order]
+            return Findings(self._outcome.result(outputs), [outputs[i] for _, i in self._outcome.buffers])
+
+        return Trial(found, self._precision, nudged=self._doubted)
+
+    def judge(self, trial: Trial, result: Result) -> str | None:
+        """Trust it, or doubt it once, or say what an eager step resulted in that it does not."""
+        buffers = [place[key] for (place, key), _ in self._outcome.buffers]
+        objection = trial.objection(Findings(result, buffers))
+        self.trusted = objection is None
+        doubted, self._doubted = self._doubted, True
+        return objection if doubted else None
 
     def _inputs(self, reading: Reading, moments: Mapping[str, Moment]) -> list[Tensor]:
         return [*[source(reading) for source in self._sources], *self._dice.throw(moments)]

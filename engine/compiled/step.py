@@ -19,9 +19,11 @@ from .optimizers import settings
 from .outcome import Result
 from .program import Program
 from .reads import Reading, Reads
+from .reasons import reason_of
 from .recording import record
 from .shown import show
 from .staging import Stage
+from .trial import Trial
 from .worth import too_late
 
 CHANGES = 8
@@ -35,12 +37,14 @@ class Compilation:
     Attributes:
         programs: How many programs there are of them.
         seconds: How long these took to compile.
+        steps: How many level steps they took.
         reason: Why the steps run eagerly; ``None`` where they do not.
         sweep_reason: Why the derivative through the levels below is computed eagerly, though the rest is compiled.
     """
 
     programs: int = 0
     seconds: float = 0.0
+    steps: int = 0
     reason: str | None = None
     sweep_reason: str | None = None
 
@@ -81,9 +85,11 @@ class CompiledStep:
         self._reads: Reads | None = None
         self._seen: set[Hashable] = set()
         self._programs: dict[Hashable, Program | None] = {}
+        self._trial: tuple[Program, Trial] | None = None
 
     def __call__(self, moment: Moment) -> Result | None:
-        """Loss, metrics and gradients on a batch; ``None`` where they are to be computed eagerly."""
+        """Loss, metrics and gradients on a batch; ``None`` where they are to be computed eagerly, and shown to us."""
+        self._trial = None
         if self.compilation.reason is not None:
             return None
         if not self._begun:  # whatever is wrong with a step, its eager form says it best
@@ -94,10 +100,21 @@ class CompiledStep:
         except TracingError as error:
             self._give_up(str(error))
             return None
-        if result is None or self.compilation.sweep_reason is None:
+        if result is None:
+            return None
+        self.compilation.steps += 1
+        if self.compilation.sweep_reason is None:
             return result
         loss, metrics, found = result
         return loss, metrics, self._gradients.swept(self._problem.name, found.direct, dict(found.cotangents))
+
+    def took_eagerly(self, result: Result) -> None:
+        """Take note of what an eager step resulted in: a program on trial has to have found the same."""
+        if self._trial is None:
+            return
+        (program, trial), self._trial = self._trial, None
+        if (objection := program.judge(trial, result)) is not None:
+            self._give_up(f"its program finds {objection}")
 
     def _give_up(self, reason: str) -> None:
         """Go on without the derivative through the levels below, or eagerly."""
@@ -140,9 +157,19 @@ class CompiledStep:
                     )
                 self._seen.add(key)
                 return None
+            # What it takes for a constant may be another at the next step, so that is where it is tried.
             self._programs[key] = self._program(moments, reading)
+            return None
         program = self._programs[key]
-        return program.run(reading, moments) if program is not None else None
+        if program is None:
+            return None
+        if not program.trusted:
+            try:
+                self._trial = program, program.on_trial(reading, moments)
+            except Exception as error:
+                raise reason_of(error) from error
+            return None
+        return program.run(reading, moments)
 
     def _program(self, moments: Mapping[str, Moment], reading: Reading) -> Program | None:
         graphs = _graphs(self._problem)

@@ -166,7 +166,7 @@ def test_a_step_that_calls_another_problems_is_not_compiled() -> None:
     noisy = lambda problem, batch: fit(problem, torch.dropout(batch, 0.5, train=True))  # noqa: E731
     twins = Twins(bilevel("identity", lower=noisy, upper=lambda p, batch: p.lower.training_step(batch)["fit"]))
     with pytest.warns(CompileWarning, match="training_step of 'upper' calls that of 'lower'"):
-        twins.step(6)
+        twins.step(8)
     twins.assert_equal()
 
 
@@ -250,9 +250,9 @@ def test_a_run_that_is_nearly_over_is_not_worth_it() -> None:
 
 
 def test_a_shape_that_comes_late_is_eager_and_the_others_stay_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    data = [torch.ones(2)] * 4 + [torch.ones(1)] * 8
+    data = [torch.ones(2)] * 6 + [torch.ones(1)] * 8
     twins = Twins(solo(lambda problem, batch: base(problem) * batch.sum(), data=lambda: data))
-    twins.step(4)
+    twins.step(6)
     left = twins.compiled._stepper._compiled["fit"]
     monkeypatch.setattr(left, "_time_left", lambda: 0.0)
     twins.step(10)

@@ -46,7 +46,7 @@ def line() -> nn.Module:
 
 def test_two_levels() -> None:
     twins = Twins(bilevel(CG(1, damping=0.5), module=line))
-    twins.step(4)
+    twins.step(6)
     twins.assert_equal()
     twins.assert_compiled()
     assert all(compilation.seconds > 0 for compilation in twins.compiled.compilations.values())
@@ -63,7 +63,7 @@ def test_vectors_across_a_normalization() -> None:
         return -problem.module(batch).log_softmax(dim=1)[:, 0].mean()
 
     twins = Twins(solo(loss, normalized, data=lambda: batches(6, 256), optimizer=sgd))
-    twins.step(5)
+    twins.step(7)
     twins.assert_equal()
     twins.assert_compiled()
 
@@ -71,7 +71,7 @@ def test_vectors_across_a_normalization() -> None:
 @pytest.mark.slow
 def test_dropout_and_running_statistics() -> None:
     twins = Twins(bilevel(CG(1, damping=0.5, warm_start=True), module=dropping))
-    twins.step(5)
+    twins.step(7)
     twins.assert_equal()
     twins.assert_compiled()
 
@@ -82,7 +82,7 @@ def test_dropout_and_running_statistics() -> None:
 def test_every_method_on_every_hierarchy(key: str, problem: str) -> None:
     method, parts = METHODS[key]
     twins = Twins(bilevel(method, **parts) if problem == "bilevel" else hierarchy(problem, method, **parts))
-    twins.step(6)
+    twins.step(8)
     twins.assert_equal()
     twins.assert_compiled()
 

@@ -15,7 +15,7 @@ from multilevel.hypergrad.registry import available
 
 from ...givens import Given
 from .builds import bilevel, fit, hierarchy, judge
-from .twins import Build, Twins
+from .twins import STEPS, Build, Twins
 
 pytestmark = [pytest.mark.usefixtures("recorded"), pytest.mark.filterwarnings("ignore::multilevel.NumericsWarning")]
 
@@ -76,7 +76,7 @@ def test_two_levels(key: str) -> None:
 @pytest.mark.parametrize(("problem", "method"), [("chain", "identity"), ("diamond", "darts")])
 def test_more_levels(problem: str, method: Any) -> None:
     twins = Twins(hierarchy(problem, method))
-    twins.step(5)
+    twins.step(7)
     twins.assert_equal()
     twins.assert_compiled()
 
@@ -128,7 +128,7 @@ def test_running_statistics_are_those_of_the_eager_step() -> None:
     twins.step()
     twins.assert_equal()
     twins.assert_compiled()
-    assert twins.compiled["lower"].module[1].num_batches_tracked == 12  # once by each level's steps
+    assert twins.compiled["lower"].module[1].num_batches_tracked == 2 * STEPS  # once by each level's steps
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_running_statistics_are_those_of_the_eager_step() -> None:
 )
 def test_settings_of_a_problem(settings: dict[str, Any]) -> None:
     twins = Twins(bilevel("identity", **settings))
-    twins.step(12)
+    twins.step(24)
     twins.assert_equal()
     twins.assert_compiled()
 

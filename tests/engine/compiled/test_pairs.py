@@ -243,7 +243,7 @@ def test_differences_are_those_of_the_eager_engine(
     method: str, settings: dict[str, Any], module: Callable[[], nn.Module], batched: list[int]
 ) -> None:
     twins = Twins(bilevel(method, module=module, **settings))
-    twins.step(5)
+    twins.step(7)
     twins.assert_equal()
     twins.assert_compiled()
     assert len(batched) == 1
@@ -253,7 +253,7 @@ def test_differences_are_those_of_the_eager_engine(
 @pytest.mark.parametrize("method", ["darts", "sama"])
 def test_differences_through_convolutions(method: str, batched: list[int]) -> None:
     twins = Twins(bilevel(method, module=convolving))
-    twins.step(5)
+    twins.step(7)
     twins.assert_equal()
     twins.assert_compiled()
     assert len(batched) == 1
@@ -264,7 +264,7 @@ def test_differences_through_convolutions(method: str, batched: list[int]) -> No
 def test_differences_at_any_depth(problem: str, batched: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pairs, "GAINING", (aten.mul.Tensor,))  # these problems have no matrices
     twins = Twins(hierarchy(problem, "darts"))
-    twins.step(5)
+    twins.step(7)
     twins.assert_equal()
     twins.assert_compiled()
     assert len(batched) > 1
@@ -287,7 +287,7 @@ def apart(problem: Given, batch: Any) -> Any:
 @pytest.mark.parametrize("lower", [masking, apart])
 def test_other_losses(lower: Any, batched: list[int]) -> None:
     twins = Twins(bilevel("darts", lower=lower))
-    twins.step(5)
+    twins.step(7)
     twins.assert_equal()
     twins.assert_compiled()
     assert len(batched) == 1

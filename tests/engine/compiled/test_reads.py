@@ -49,10 +49,10 @@ def weighted(problem: Given) -> None:
 @pytest.mark.parametrize(("change", "programs"), [(written, 1), (rebound, 1), (weighted, 3)])
 def test_attributes_of_the_problem(step: Any, change: Change, programs: int) -> None:
     twins = Twins(solo(step, attributes=lambda p: {"target": torch.ones(2), "weight": 1.0}))
-    twins.step(4)
+    twins.step(6)
     for _ in range(2):
         twins.each(lambda engine: change(engine["fit"]))
-        twins.step(3)
+        twins.step(5)
     twins.assert_equal()
     twins.assert_compiled(programs)
 
@@ -64,16 +64,16 @@ def test_parameters_of_a_problem_and_of_its_neighbours(method: Any) -> None:
         return fit(problem, batch)["fit"] + problem.upper.parameters[0].exp().sum() * decay
 
     twins = Twins(bilevel(method, lower=lower))
-    twins.step(6)
+    twins.step(8)
     twins.assert_equal()
     twins.assert_compiled()
 
 
 def test_a_hook_that_is_registered_between_two_steps() -> None:
     twins = Twins(solo(fits, lambda: nn.Sequential(nn.Linear(3, 2)), data=lambda: batches(4, 3)))
-    twins.step(4)
+    twins.step(6)
     twins.each(lambda engine: engine["fit"].module[0].register_forward_hook(lambda module, given, found: 2 * found))
-    twins.step(4)
+    twins.step(6)
     twins.assert_equal()
     twins.assert_compiled(2)
 
@@ -89,7 +89,7 @@ def test_marks_on_parameters() -> None:
         return made
 
     twins = Twins(solo(decayed, module, data=lambda: batches(4, 3)))
-    twins.step(4)
+    twins.step(6)
     twins.assert_equal()
     twins.assert_compiled()
 
@@ -98,7 +98,7 @@ def test_a_way_that_was_taken_before_is_not_compiled_again() -> None:
     twins = Twins(solo(to_target, attributes=lambda p: {"target": torch.ones(2), "weight": 1.0}))
     for weight in (1.0, 2.0, 1.0, 2.0):
         twins.each(lambda engine, weight=weight: setattr(engine["fit"], "weight", weight))
-        twins.step(4)
+        twins.step(6)
     twins.assert_equal()
     twins.assert_compiled(2)
 
@@ -127,9 +127,9 @@ def test_modules_in_another_mode_and_frozen_parameters(change: Change, programs:
         return made
 
     twins = Twins(solo(fits, module, lambda: batches(4, 3)))
-    twins.step(4)
+    twins.step(6)
     twins.each(lambda engine: change(engine["fit"]))
-    twins.step(3)
+    twins.step(5)
     twins.assert_equal()
     twins.assert_compiled(programs)
 
@@ -196,9 +196,9 @@ def decay(engine: Engine) -> None:
 def test_optimizers_that_methods_read(change: Callable[[Engine], None], programs: int) -> None:
     scheduler = {"scheduler": lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 2)}
     twins = Twins(bilevel("sama", optimizer=ADAM, parts=scheduler, module=lambda: nn.Linear(2, 1)))
-    twins.step(4)
+    twins.step(6)
     twins.each(change)
-    twins.step(4)
+    twins.step(6)
     twins.assert_equal()
     assert twins.compilation("upper").programs == programs
 
@@ -211,9 +211,9 @@ def test_optimizers_that_methods_read(change: Callable[[Engine], None], programs
 def test_a_state_that_is_loaded(method: Any, optimizer: Any) -> None:
     """Parameters, optimizers and memories are those loaded, learning rates that change after that included."""
     twins = Twins(bilevel(method, optimizer=optimizer, module=lambda: nn.Linear(2, 1)))
-    twins.step(4)
+    twins.step(6)
     states = [copy.deepcopy(engine.state_dict()) for engine in twins.engines]
-    twins.step(3)
+    twins.step(5)
     twins.each(lambda engine: engine.load_state_dict(states[twins.engines.index(engine)]))
     twins.step(1)
     twins.each(rate)
@@ -225,11 +225,11 @@ def test_a_state_that_is_loaded(method: Any, optimizer: Any) -> None:
 def test_a_run_that_is_resumed_is_the_run_that_was_not_interrupted() -> None:
     build = bilevel(CG(2, warm_start=True), lower=fit, module=lambda: nn.Linear(2, 1))
     whole, resumed = Twins(build), Twins(build)
-    whole.step(4)
+    whole.step(6)
     state = copy.deepcopy(whole.compiled.state_dict())
-    whole.step(4)
+    whole.step(6)
     resumed.each(lambda engine: engine.load_state_dict(copy.deepcopy(state)))
-    resumed.step(4)
+    resumed.step(6)
     for name, problem in whole.eager.problems.items():
         for engine in resumed.engines:
             torch.testing.assert_close(engine[name].parameters, problem.parameters, rtol=1e-9, atol=1e-9)

@@ -88,7 +88,7 @@ def test_recording_leaves_no_trace(method: Any, monkeypatch: pytest.MonkeyPatch)
     watched = Watched(monkeypatch)
     twins = Twins(bilevel(method, module=normalizing, optimizer=adam))
     watched.engine = twins.compiled
-    twins.step(4)
+    twins.step(6)
     twins.assert_compiled()
     watched.assert_untouched()
 
@@ -106,7 +106,7 @@ def test_a_recording_that_fails_leaves_no_trace(monkeypatch: pytest.MonkeyPatch)
     twins = Twins(bilevel(Fails(2, damping=0.5), module=normalizing))
     watched.engine = twins.compiled
     with pytest.warns(CompileWarning, match="half-way"):
-        twins.step(6)
+        twins.step(8)
     twins.assert_equal()
     watched.assert_untouched()
     assert not tracing.is_tracing()
@@ -122,7 +122,7 @@ def test_tensors_that_a_failing_step_writes_to_are_as_before() -> None:
 
     twins = Twins(bilevel("identity", lower=writes, prepare=prepare))
     with pytest.warns(CompileWarning, match="writes to a tensor that stays"):
-        twins.step(5)
+        twins.step(7)
     assert twins.compiled["lower"].kept == twins.eager["lower"].kept
 
 
@@ -130,7 +130,7 @@ def test_an_engine_of_the_same_classes_is_another() -> None:
     """Programs belong to one engine: the next one begins anew, with batches and parameters of its own."""
     for _ in range(2):
         twins = Twins(bilevel("identity", module=lambda: nn.Linear(2, 1)))
-        twins.step(4)
+        twins.step(6)
         twins.assert_equal()
         twins.assert_compiled()
 
@@ -138,7 +138,7 @@ def test_an_engine_of_the_same_classes_is_another() -> None:
 def test_what_the_engine_asks_in_between_changes_nothing() -> None:
     """A hypergradient is computed eagerly while programs wait."""
     twins = Twins(bilevel(CG(2, damping=0.5), module=lambda: nn.Linear(2, 1)))
-    twins.step(4)
+    twins.step(6)
     found: list[Any] = []
     twins.each(lambda engine: found.append(engine.hypergradient("upper")))
     torch.testing.assert_close(found[1], found[0], rtol=1e-9, atol=1e-9)

@@ -46,7 +46,7 @@ def test_methods_warn_from_a_program(method: Any, bend: float, message: str) -> 
         lower.bend = torch.tensor(0.5)
 
     twins = Twins(bilevel(method, lower=bent, upper=reach, module=Weights, prepare=prepare))
-    twins.step(4)
+    twins.step(6)
     twins.assert_compiled()
     for engine in twins.engines:
         engine["lower"].bend.fill_(bend)
@@ -71,8 +71,8 @@ def test_a_run_goes_on_without_a_batch_that_is_not_finite(mode: str, method: Any
 
 
 def test_a_loss_that_is_not_finite_ends_the_run() -> None:
-    twins = Twins(bilevel("darts", data=bad_at(5), module=lambda: nn.Linear(2, 1)), log_step=1)
-    twins.step(5)
+    twins = Twins(bilevel("darts", data=bad_at(6), module=lambda: nn.Linear(2, 1)), log_step=1)
+    twins.step(6)
     twins.assert_compiled()
     for engine in twins.engines:
         with pytest.raises(NonFiniteError, match="problem 'lower'"):
