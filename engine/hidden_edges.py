@@ -1,0 +1,62 @@
+"""Whose parameters a loss depends on without an edge that says so: no gradient takes that way."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from ..hypergrad.errors import NumericsWarning
+from ..problems.level import ProblemLevel
+from .graph import Graph
+
+
+class HiddenEdges:
+    """Looks at the first loss of each problem.
+
+    Args:
+        graph: The edges that were declared.
+        levels: The problems' levels by name.
+    """
+
+    def __init__(self, graph: Graph, levels: Mapping[str, ProblemLevel]) -> None:
+        self._levels = levels
+        self._declared = {
+            name: {name, *(other for other in graph.order if name in graph.enters(other))} for name in graph.order
+        }
+        self._unseen = set(graph.order)
+
+    def look(self, name: str, loss: Tensor) -> None:
+        """Warn of those of a problem's loss, when it is the first of them."""
+        if name not in self._unseen:
+            return
+        self._unseen.remove(name)
+        leaves = _leaves(loss)
+        for other in [] if leaves <= self._parameters(self._declared[name]) else self._levels:
+            if leaves & self._parameters({other}) - self._parameters(self._declared[name]):
+                warnings.warn(
+                    f"problem '{name}': its loss depends on parameters of '{other}', and no edge says so, so no "
+                    f"gradient takes that way. Declare ('{name}', '{other}') or ('{other}', '{name}') in edges, the "
+                    "upper first, or detach what is read if that is meant",
+                    NumericsWarning,
+                    stacklevel=2,
+                )
+
+    def _parameters(self, names: set[str]) -> set[int]:
+        return {id(p) for name in names for p in self._levels[name].parameters}
+
+
+def _leaves(loss: Tensor) -> set[int]:
+    """The identities of the tensors without a history of their own that a loss depends on."""
+    found: set[int] = set()
+    seen, waiting = set(), [loss.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if (variable := getattr(node, "variable", None)) is not None:
+            found.add(id(variable))
+        waiting.extend(before for before, _ in node.next_functions)
+    return found
