@@ -1,11 +1,12 @@
-"""From what the user wrote (problems or names, two dictionaries or a list of pairs) to a graph."""
+"""From what the user wrote (problems or names, two dictionaries or a list of pairs) to a graph, and what is refused."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from ..hypergrad.errors import GraphError, choices
+from ..hypergrad.errors import ConfigError, GraphError, choices
+from ..problems.level import ProblemLevel
 from ..problems.problem import Problem
 from .graph import Edge, Graph, as_edges
 
@@ -29,6 +30,22 @@ def by_name(problems: Iterable[Problem]) -> dict[str, Problem]:
     if not found:
         raise GraphError("Engine: at least one problem is needed, got none")
     return found
+
+
+def refuse_shared(levels: Mapping[str, ProblemLevel]) -> None:
+    """Refuse a parameter that is at two levels.
+
+    Raises:
+        ConfigError: Two problems train one tensor.
+    """
+    owners: dict[int, str] = {}
+    for name, level in levels.items():
+        for p in level.parameters:
+            if (owner := owners.setdefault(id(p), name)) != name:
+                raise ConfigError(
+                    f"problems '{owner}' and '{name}' train the same parameter, of shape {tuple(p.shape)}; each "
+                    "belongs to one problem. Leave it out of one optimizer, or give one of them a copy (copy.deepcopy)"
+                )
 
 
 def declared_graph(

@@ -19,7 +19,7 @@ from .audit.report import Audit
 from .callbacks import Callback, Callbacks, configured
 from .checkpoints.keeper import Checkpoints
 from .checkpoints.run_state import load_run_state, run_state
-from .declare import Dependencies, Name, by_name, declared_graph
+from .declare import Dependencies, Name, by_name, declared_graph, refuse_shared
 from .device import resolve_device
 from .environment import environment
 from .gradients import Gradients
@@ -322,5 +322,6 @@ class Engine:
                 uppers=[self.problems[u] for u in uppers], lowers=[self.problems[v] for v in lowers], device=self.device
             )
         self._levels = {name: problem.level for name, problem in self.problems.items()}
+        refuse_shared(self._levels)
         for level in self._levels.values():
             level.update.scheduling.refuse_unfed(self.config.valid_step)

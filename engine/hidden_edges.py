@@ -22,8 +22,9 @@ class HiddenEdges:
 
     def __init__(self, graph: Graph, levels: Mapping[str, ProblemLevel]) -> None:
         self._levels = levels
-        self._declared = {
-            name: {name, *(other for other in graph.order if name in graph.enters(other))} for name in graph.order
+        self._undeclared = {
+            name: [other for other in graph.order if other != name and name not in graph.enters(other)]
+            for name in graph.order
         }
         self._unseen = set(graph.order)
 
@@ -33,8 +34,8 @@ class HiddenEdges:
             return
         self._unseen.remove(name)
         leaves = _leaves(loss)
-        for other in [] if leaves <= self._parameters(self._declared[name]) else self._levels:
-            if leaves & self._parameters({other}) - self._parameters(self._declared[name]):
+        for other in self._undeclared[name]:
+            if any(id(p) in leaves for p in self._levels[other].parameters):
                 warnings.warn(
                     f"problem '{name}': its loss depends on parameters of '{other}', and no edge says so, so no "
                     f"gradient takes that way. Declare ('{name}', '{other}') or ('{other}', '{name}') in edges, the "
@@ -42,9 +43,6 @@ class HiddenEdges:
                     NumericsWarning,
                     stacklevel=2,
                 )
-
-    def _parameters(self, names: set[str]) -> set[int]:
-        return {id(p) for name in names for p in self._levels[name].parameters}
 
 
 def _leaves(loss: Tensor) -> set[int]:

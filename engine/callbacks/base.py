@@ -68,10 +68,19 @@ class Callback:
 
 
 class Callbacks(Callback):
-    """Passes each event on to several callbacks, in order."""
+    """Passes each event on to several callbacks, in order.
+
+    Raises:
+        ConfigError: One is no :class:`Callback`.
+    """
 
     def __init__(self, callbacks: Iterable[Callback] = ()) -> None:
         self.callbacks = list(callbacks)
+        for callback in self.callbacks:
+            if isinstance(callback, type):
+                raise ConfigError(f"Engine: callbacks must be objects, got the class; write {callback.__name__}()")
+            if not isinstance(callback, Callback):
+                raise ConfigError(f"Engine: callbacks must be Callback objects, got {type(callback).__name__}")
 
     def on_run_start(self, engine: Engine) -> None:
         for callback in self.callbacks:

@@ -33,9 +33,13 @@ def load_run_state(engine: Engine, state: Mapping[str, Any]) -> None:
     """Take up what :func:`run_state` returned, in an engine with the same problems.
 
     Raises:
-        ConfigError: The state is that of other problems.
+        ConfigError: The state is that of other problems, or of no engine.
         CheckpointError: It does not fit one of them.
     """
+    if "problems" not in state:
+        raise ConfigError(
+            f"load_state_dict: expected what Engine.state_dict() returned, got a state of {sorted(state)}"
+        )
     if set(state["problems"]) != set(engine.problems):
         raise ConfigError(
             f"load_state_dict: the state is that of problems {sorted(state['problems'])}, this engine has "

@@ -8,7 +8,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from multilevel import CG, Callback, Config, ConfigError, Engine, EngineConfig, NonFiniteError, ProblemError
+from multilevel import (
+    CG,
+    Callback,
+    Config,
+    ConfigError,
+    EarlyStopping,
+    Engine,
+    EngineConfig,
+    NonFiniteError,
+    ProblemError,
+)
 
 from ..givens import Given, Vector, alone, flat_state, pair, square
 
@@ -167,3 +177,29 @@ def test_all_callbacks_are_told_of_an_error_also_where_one_raises() -> None:
 def test_config_must_be_an_engine_config() -> None:
     with pytest.raises(ConfigError, match="Engine: config must be an EngineConfig, got Config"):
         Engine([Given("p", square)], config=Config())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("callback", "message"),
+    [
+        (print, "Callback objects, got builtin_function"),
+        (EarlyStopping, r"objects, got the class; write EarlyStopping\(\)"),
+    ],
+    ids=["function", "class"],
+)
+def test_callbacks_must_be_callbacks(callback: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"Engine: callbacks must be {message}"):
+        Engine([Given("p", square)], callbacks=[callback])
+
+
+def test_a_parameter_of_two_problems() -> None:
+    first, second = Given("first", square), Given("second", square)
+    second.module = first.module
+    with pytest.raises(ConfigError, match=r"'first' and 'second' train the same parameter, of shape \(1,\)"):
+        Engine([first, second], edges=[(first, second)])
+
+
+def test_a_state_that_is_no_engines() -> None:
+    engine = alone(Given("p", square))
+    with pytest.raises(ConfigError, match=r"expected what Engine.state_dict\(\) returned, got a state of \['value'\]"):
+        engine.load_state_dict(engine["p"].module.state_dict())

@@ -98,15 +98,3 @@ def test_what_is_declared_or_detached_is_nobodys_mistake() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         engine(detached, both).run()
-
-
-def test_a_parameter_that_two_problems_share_is_the_readers_own() -> None:
-    def own_and_upper(problem: Given) -> Tensor:
-        return problem.upper() + problem.upper.one()
-
-    one, other = (Given(name, fit(own_and_upper)) for name in ("one", "other"))
-    other.module = one.module
-    upper = Given("upper", fit(lambda problem: problem.one() + problem.other()))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        Engine([upper, one, other], edges=[("upper", "one"), ("upper", "other")]).step()
