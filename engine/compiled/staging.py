@@ -72,14 +72,23 @@ class Stage:
 
     @contextmanager
     def others_kept(self) -> Iterator[None]:
-        """Undo what the block writes to tensors that nothing stands in for: recording computes with them for real."""
-        others = [(tensor, tensor._version, tensor.detach().clone()) for tensor in self._others]
+        """Undo what the block writes to tensors that nothing stands in for: recording computes with them for real.
+
+        Raises:
+            TracingError: One has no values any more, because it was assigned to.
+        """
+        others = [(tensor, tensor._version, tensor.data, tensor.detach().clone()) for tensor in self._others]
+        assigned = False
         try:
             yield
         finally:
-            for tensor, version, kept in others:
+            for tensor, version, data, kept in others:
+                if tensor.is_meta and not data.is_meta:
+                    tensor.data, assigned = data, True
                 if tensor._version != version:
                     tensor.detach().copy_(kept)
+        if assigned:
+            raise TracingError("training_step assigns to .data of a tensor that stays")
 
     @contextmanager
     def taken_by(

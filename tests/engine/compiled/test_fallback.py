@@ -91,6 +91,13 @@ def writes(problem: Given, batch: Any) -> Tensor:
     return (problem.module() - problem.target).square().sum()
 
 
+def assigns(problem: Given, batch: Any) -> Tensor:
+    """The tensor is read again in the next step."""
+    loss = base(problem) * problem.target.square().sum()
+    problem.target.data = problem.target.data + loss.detach() / 10
+    return loss
+
+
 def draws_in_place(problem: Given, batch: Any) -> Tensor:
     """Noise in a tensor that stays."""
     return base(problem) * problem.target.normal_().square().sum()
@@ -127,6 +134,7 @@ REASONS: dict[Step, str] = {
     schedules: "a new way each of 6 times: .*self.count",
     shows_its_count: "a new way each of 6 times: .*self.count",
     writes: r"training_step writes to a tensor that stays \(add_\)",
+    assigns: "training_step assigns to .data of a tensor that stays",
     draws_in_place: r"training_step writes to a tensor that stays \(normal_\)",
     reads_an_array: "reads a numpy array or number",
     reads_a_numpy_number: "reads a numpy array or number",
