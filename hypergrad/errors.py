@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import warnings
 from collections.abc import Iterable
 
@@ -57,6 +58,12 @@ def choices(name: str, known: Iterable[str], label: str = "available") -> str:
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     hint = f"; did you mean '{near[0]}'? " if near else "; "
     return f"{hint}{label}: {', '.join(known) or 'none'}"
+
+
+def without_derivative(error: RuntimeError) -> str | None:
+    """The operation that torch cannot differentiate, where that is what the error says."""
+    found = re.search(r"derivative for '?([\w:]+)'? is not implemented", str(error))
+    return found[1] if found else None
 
 
 _warned: set[str] = set()

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from .errors import NonFiniteError
+from .errors import NonFiniteError, ProblemError, without_derivative
 from .linearization import Linearization
 from .method import Method
 from .objective import Evaluation, Objective
@@ -135,6 +135,10 @@ class Hierarchy:
 
         Returns:
             The part of the total gradient that goes through the levels below, or ``None`` where nothing does.
+
+        Raises:
+            NonFiniteError: A method met numbers that are not finite.
+            ProblemError: One needs second derivatives of an operation that torch has none for.
         """
         pending = dict(cotangents)
         for member in reversed(self.inside[name]):
@@ -146,6 +150,14 @@ class Hierarchy:
                 pulled = self.method(member).pull_back(self.linearize(member, targets), cotangent)
             except NonFiniteError as error:
                 raise NonFiniteError(f"edge {name} -> {member}: {error}") from error
+            except RuntimeError as error:
+                if (operation := without_derivative(error)) is None:
+                    raise
+                raise ProblemError(
+                    f"problem '{member}': {self.method(member).name} differentiates its gradient once more, and torch "
+                    f"has no derivative of {operation}. Finite differences (darts, sama) need none; and attention has "
+                    "one within torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH), in training_step"
+                ) from error
             for target, part in self.split(targets, pulled).items():
                 pending[target] = add(pending[target], part) if target in pending else part
         return pending.get(name)

@@ -19,7 +19,7 @@ from ...hypergrad.errors import TracingError
 from ...hypergrad.replay import RandomState
 from ...problems.moment import Moment
 from ...problems.problem import Problem
-from .graphs import is_drawn
+from .graphs import draws, is_drawn
 
 FILLS = ("bernoulli_", "uniform_", "normal_", "exponential_", "random_", "log_normal_", "geometric_", "cauchy_")
 """In-place operations whose numbers do not depend on what they are written over."""
@@ -86,7 +86,7 @@ class Drawing(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if torch.Tag.nondeterministic_seeded not in func.tags:
+        if not draws(func, args, kwargs):
             return func(*args, **kwargs)
         name = func._schema.name.removeprefix("aten::")
         if self._owner is None:

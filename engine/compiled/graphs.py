@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -94,7 +94,16 @@ def written_input(graph: fx.GraphModule) -> str | None:
 
 def is_drawn(node: fx.Node) -> bool:
     """Whether these are new random numbers."""
-    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+    return draws(node.target, node.args, node.kwargs)
+
+
+def draws(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether an operation draws random numbers when it is called so: fused attention does with dropout alone."""
+    if torch.Tag.nondeterministic_seeded not in getattr(function, "tags", ()):
+        return False
+    given = dict(zip([argument.name for argument in function._schema.arguments], args, strict=False)) | dict(kwargs)
+    rates = [a.default_value for a in function._schema.arguments if a.name == "dropout_p"]
+    return not rates or bool(given.get("dropout_p", rates[0]))
 
 
 def written_by(node: fx.Node) -> list[Any]:
