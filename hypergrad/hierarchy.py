@@ -155,8 +155,7 @@ class Hierarchy:
                     raise
                 raise ProblemError(
                     f"problem '{member}': {self.method(member).name} differentiates its gradient once more, and torch "
-                    f"has no derivative of {operation}. Finite differences (darts, sama) need none; and attention has "
-                    "one within torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH), in training_step"
+                    f"has no derivative of {operation}. Finite differences (darts, sama) need none{_unfused(operation)}"
                 ) from error
             for target, part in self.split(targets, pulled).items():
                 pending[target] = add(pending[target], part) if target in pending else part
@@ -205,6 +204,12 @@ class Hierarchy:
             parts[name] = flat[start:stop]
             start = stop
         return parts
+
+
+def _unfused(operation: str) -> str:
+    if "attention" not in operation:
+        return ""
+    return "; and attention has one within torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)"
 
 
 def _detached(tensors: Tensors) -> Tensors:
