@@ -44,7 +44,8 @@ def refuse_shared(levels: Mapping[str, ProblemLevel]) -> None:
             if (owner := owners.setdefault(id(p), name)) != name:
                 raise ConfigError(
                     f"problems '{owner}' and '{name}' train the same parameter, of shape {tuple(p.shape)}; each "
-                    "belongs to one problem. Leave it out of one optimizer, or give one of them a copy (copy.deepcopy)"
+                    "belongs to one problem. Leave it out of one optimizer, give one of them a copy (copy.deepcopy), "
+                    "or make one problem of both, with the sum of their losses"
                 )
 
 

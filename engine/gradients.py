@@ -71,7 +71,7 @@ class Gradients:
             name: [m for m in self.relations.inside[name] if name in graph.read_by(m)] for name in graph.order
         }
         self._wrt = self._parameters()
-        self._hidden = HiddenEdges(graph, levels)
+        self._hidden = HiddenEdges(graph, levels) if methods is None else None  # a comparison of methods says nothing
 
     def rebound(self) -> Gradients:
         """The same, for what the parameters of the levels are now."""
@@ -112,7 +112,8 @@ class Gradients:
                 f"problem '{name}': its loss does not depend on any parameter that can be trained; was it computed "
                 "under no_grad, detached, or from another problem that is not its lower?"
             )
-        self._hidden.look(name, loss)
+        if self._hidden is not None:
+            self._hidden.look(name, loss)
         gradients = differentiate(loss, self._wrt[name])
         return gradients[: len(own)], self._cotangents(read, gradients[len(own) :]) if read else {}
 

@@ -37,9 +37,7 @@ def load_run_state(engine: Engine, state: Mapping[str, Any]) -> None:
         CheckpointError: It does not fit one of them.
     """
     if "problems" not in state:
-        raise ConfigError(
-            f"load_state_dict: expected what Engine.state_dict() returned, got a state of {sorted(state)}"
-        )
+        raise ConfigError(f"load_state_dict: expected what Engine.state_dict() returned, got a state of {list(state)}")
     if set(state["problems"]) != set(engine.problems):
         raise ConfigError(
             f"load_state_dict: the state is that of problems {sorted(state['problems'])}, this engine has "

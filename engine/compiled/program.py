@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from ...hypergrad.replay import RandomState
 from ...problems.moment import Moment
@@ -17,7 +19,7 @@ from .outcome import Result
 from .parts import compiled_in_parts
 from .reads import Reading
 from .recording import Recording
-from .trial import Findings, Trial, coarsest, nudged
+from .trial import NUDGE, Findings, Trial, coarsest, nudged
 
 
 class Program:
@@ -57,25 +59,38 @@ class Program:
         with torch.no_grad():
             return self._taken(self._function(*self._inputs(reading, moments)))
 
-    def on_trial(self, reading: Reading, moments: Mapping[str, Moment]) -> Trial:
-        """Evaluate it beside the eager step that is about to be taken; nothing else changes."""
+    def on_trial(self, reading: Reading, moments: Mapping[str, Moment], *, sweeps: bool) -> Trial:
+        """Evaluate it beside the eager step that is about to be taken; nothing else changes.
+
+        Args:
+            reading: What the training steps read now.
+            moments: The moments of the problems.
+            sweeps: Whether the derivative through the levels below is the program's.
+        """
         random = RandomState(self._device, host=False)
-        inputs = self._inputs(reading, moments)
-        random.restore()
+        try:
+            inputs = self._inputs(reading, moments)
+        finally:
+            random.restore()
 
-        def found(nudge: float) -> Findings:
+        def found(seed: int | None) -> Findings:
+            given = inputs if seed is None else nudged(inputs, NUDGE * self._precision, seed)
             with torch.no_grad():
-                tensors = self._function(*nudged(inputs, nudge))
-            outputs = [tensors[i] for i in self._order]
-            return Findings(self._outcome.result(outputs), [outputs[i] for _, i in self._outcome.buffers])
+                tensors = self._function(*given)
+            outcome, outputs = self._outcome, [tensors[i] for i in self._order]
+            memories = {name: _tensors(outcome.memory(name, outputs)) for name in outcome.memories}
+            return Findings(outcome.result(outputs), [outputs[i] for _, i in outcome.buffers], memories)
 
-        return Trial(found, self._precision, nudged=self._doubted)
+        return Trial(found, self._precision, nudged=self._doubted, sweeps=sweeps)
 
     def judge(self, trial: Trial, result: Result) -> str | None:
         """Trust it, or doubt it once, or say what an eager step resulted in that it does not."""
         buffers = [place[key] for (place, key), _ in self._outcome.buffers]
-        objection = trial.objection(Findings(result, buffers))
-        self.trusted = objection is None
+        memories = {name: _tensors(self._problems[name].level.memory) for name in self._outcome.memories}
+        objection = trial.objection(Findings(result, buffers, memories))
+        self.trusted = objection is None and trial.tells
+        if objection is None:
+            return None
         doubted, self._doubted = self._doubted, True
         return objection if doubted else None
 
@@ -95,3 +110,7 @@ class Program:
         for who, number in outcome.looks:
             who(outputs[number].tolist())
         return outcome.result(outputs)
+
+
+def _tensors(memory: Any) -> list[Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(memory) if isinstance(leaf, Tensor)]

@@ -165,7 +165,7 @@ class CompiledStep:
             return None
         if not program.trusted:
             try:
-                self._trial = program, program.on_trial(reading, moments)
+                self._trial = program, program.on_trial(reading, moments, sweeps=bool(self._below))
             except Exception as error:
                 raise reason_of(error) from error
             return None

@@ -98,3 +98,24 @@ def test_what_is_declared_or_detached_is_nobodys_mistake() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         engine(detached, both).run()
+
+
+def test_a_graph_that_is_very_deep() -> None:
+    """Python may not touch all of it: freeing it would end the process."""
+
+    def deep(problem: Given) -> Tensor:
+        value = problem.upper()
+        for _ in range(100_000):
+            value = value * 1.0
+        return value
+
+    engine(deep, both).step()
+
+
+def test_an_audit_does_not_say_it_again() -> None:
+    run = engine(past_a_neighbour, both)
+    with pytest.warns(NumericsWarning, match=hidden("lower", "third")):
+        run.step()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run.audit("upper", "darts")
