@@ -43,7 +43,7 @@ class HiddenEdges:
                 warnings.warn(
                     f"problem '{name}': its loss depends on parameters of '{other}', and no edge says so, so no "
                     f"gradient takes that way. Declare ('{name}', '{other}') or ('{other}', '{name}') in edges, the "
-                    "upper first, or detach what is read if that is meant",
+                    "upper first (or u2l and l2u in dependencies), or detach what is read if that is meant",
                     NumericsWarning,
                     stacklevel=2,
                 )

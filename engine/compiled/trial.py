@@ -50,7 +50,8 @@ class Findings(NamedTuple):
         """
         loss, metrics, gradients = self.result
         kinds: dict[str, Sequence[Tensor | None]] = {"loss": [loss], "gradient": gradients.direct}
-        kinds |= {f"metric '{key}'": [metric, loss] for key, metric in metrics.items()}  # of the size of rounding, both
+        # With the loss, whose roundings a metric has that is zero but for rounding.
+        kinds |= {f"metric '{key}'": [metric, loss] for key, metric in metrics.items()}
         kinds |= {f"gradient with respect to '{name}'": below for name, below in gradients.cotangents.items()}
         kinds |= {f"memory of '{name}'": tensors for name, tensors in self.memories.items()}
         kinds |= {"total gradient": gradients.total} if sweeps and gradients.swept is not None else {}
