@@ -131,7 +131,8 @@ class Gradients:
             if stopwatch is not None:
                 stopwatch.lap("sweep")
         if swept is None:
-            self._refuse_standstill(name, direct)
+            if direct[0] is None:
+                self._refuse_standstill(name, direct)
             return LevelGradients(direct, direct, None, cotangents)
         # The swept part is dense, the direct one perhaps not.
         total = tuple(s if d is None else s + d for d, s in zip(direct, swept, strict=True))

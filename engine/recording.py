@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from ..hypergrad.hierarchy import Hierarchy
@@ -22,15 +22,14 @@ def record(hierarchy: Hierarchy, levels: Mapping[str, ProblemLevel], name: str, 
 
 
 @contextmanager
-def ending_loops(levels: Mapping[str, ProblemLevel], name: str, lowers: Sequence[str]) -> Iterator[None]:
-    """A problem may move inside, which ends the recorded inner loops of the lowers that it constrains."""
-    loops = [loop for lower in lowers if (loop := levels[lower].loop) is not None]
-    steps = levels[name].update.steps
-    before = tuple(p.detach().clone() for p in levels[name].parameters) if loops else ()
+def ending_loops(level: ProblemLevel, loops: Iterable[InnerLoop]) -> Iterator[None]:
+    """A problem may move inside, which ends the recorded inner loops of lowers that it constrains."""
+    steps = level.update.steps
+    before = tuple(p.detach().clone() for p in level.parameters)
     yield
-    if levels[name].update.steps > steps:
+    if level.update.steps > steps:
         for loop in loops:
-            loop.leave(name, before)
+            loop.leave(level.name, before)
 
 
 def recorded_moment(

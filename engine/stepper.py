@@ -45,9 +45,11 @@ class Stepper:
         self._schedule = Schedule(engine.graph, engine.problems)
         self._guard = Guard(engine.problems, engine.gradients, config.non_finite, config.log_step)
         self._roll_back = self._remembering() if config.roll_back else None
-        loops = [level.loop for level in self._levels.values() if level.loop is not None]
+        loops = {name: level.loop for name, level in self._levels.items() if level.loop is not None}
         self._records = bool(loops)
-        for loop in loops if config.roll_back else ():
+        constrained = {name: engine.graph.constrained_by(name) for name in engine.problems}
+        self._loops_below = {name: [loops[m] for m in lowers if m in loops] for name, lowers in constrained.items()}
+        for loop in loops.values() if config.roll_back else ():
             loop.graphs = None  # what is taken again differs from what was differentiated
         self._compiled = self._compiling() if config.compile else {}
         self.times = {name: Times() for name in engine.problems}
@@ -120,7 +122,7 @@ class Stepper:
                 metrics.update(shown)
                 watch.lap("forward")
                 return loss, found
-            evaluation, shown = level.train(moment)
+            evaluation, shown = level.training_step.train(moment)
             metrics.update(shown)
             watch.lap("forward")
             loss = level.update.scaled(evaluation.loss)
@@ -135,8 +137,8 @@ class Stepper:
 
         stepped = False
         if (found := self._admitted(name, differentiate, again=again)) is not None:
-            constrained = engine.graph.constrained_by(name)
-            with ending_loops(self._levels, name, constrained) if self._records else nullcontext():
+            ended = self._loops_below[name]
+            with ending_loops(level, ended) if ended else nullcontext():
                 stepped = level.update.apply(metrics, found.total, again=once_more)
         elif level.loop is not None:
             level.loop.drop_batch()

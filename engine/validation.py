@@ -30,7 +30,7 @@ def _means(problem: Problem) -> dict[str, Tensor]:
     sums: dict[str, Tensor] = {}
     counts: dict[str, int] = {}
     for batch in _batches(problem):
-        with problem.level.precision():
+        with problem.level.training_step.precision():
             metrics = _metrics(problem, batch)
         size = _size(batch)
         for name, value in metrics.items():

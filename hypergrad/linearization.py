@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .autograd import scalar_gradients, vector_products
+from .grad_mode import grad_mode
 from .moving import Counting, Pass, evaluating, moved, recorded
 from .objective import Evaluation, Objective, State
 from .tally import count
@@ -133,7 +134,7 @@ class Linearization:
 def evaluate(objective: Objective, solution: Tensors, inputs: Tensors, new: Pass | None = None) -> Evaluation:
     """Evaluate an objective, with its graph, as an evaluation of its own inside whatever is running."""
     count("evaluations")
-    with torch.enable_grad(), evaluating(new or Pass()):
+    with grad_mode(True), evaluating(new or Pass()):
         return objective(solution, inputs)
 
 

@@ -14,17 +14,17 @@ class RandomState:
     """The state of the generators of torch (the CPU's and the given device's) at one moment.
 
     Args:
-        device: Device whose generator is read besides the CPU's.
+        device: Device whose generator is read besides the CPU's, if it is another one.
         host: Read numpy's and Python's generators too. That costs 0.1 ms, as much as a small training step, so the
             engine asks for it only where it saw a problem draw from them.
     """
 
     __slots__ = ("_device", "_host", "_on_device", "_torch")
 
-    def __init__(self, device: torch.device, *, host: bool) -> None:
-        self._device = device if device.type != "cpu" else None
+    def __init__(self, device: torch.device | None, *, host: bool) -> None:
+        self._device = device if device is not None and device.type != "cpu" else None
         self._torch = torch.default_generator.get_state()  # what torch.get_rng_state() calls
-        self._on_device = _device_state(device) if self._device is not None else None
+        self._on_device = None if self._device is None else _device_state(self._device)
         self._host = (_numpy_state(), random.getstate()) if host else None
 
     def restore(self) -> None:

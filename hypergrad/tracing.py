@@ -69,4 +69,4 @@ def note_pair(one: Tensors, other: Tensors) -> None:
 
 def is_readable(tensor: Tensor) -> bool:
     """Whether the value of a scalar is there to be read at no cost: on a GPU the host would wait for it."""
-    return _recording is None and tensor.device.type == "cpu"
+    return _recording is None and tensor.is_cpu

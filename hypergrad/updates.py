@@ -87,6 +87,8 @@ def update_rule(optimizer: Optimizer, parameters: Sequence[Tensor]) -> UpdateRul
 
 def optimizer_states(optimizer: Optimizer, parameters: Sequence[Tensor]) -> tuple[ParameterState, ...]:
     """Copies of what the optimizer keeps for each parameter; an empty dict where it keeps nothing yet."""
+    if not optimizer.state:
+        return ({},) * len(parameters)
     # .get, because optimizer.state[p] would leave an empty entry behind, which Adagrad takes for a broken state.
     return tuple(
         {key: _copied(value) for key, value in optimizer.state.get(parameter, {}).items()} for parameter in parameters

@@ -82,9 +82,9 @@ class InnerLoop:
             if self.graphs is not None:
                 descends = not self._clipping and tape.rule.descent_rate(groups) is not None
                 graph = self.graphs.of_step(batches, with_values=not descends)
-            copies = graph.leaves if graph is not None else [p.clone() for p in self._parameters]
+            copies = graph.leaves if graph is not None else tuple(p.clone() for p in self._parameters)
             before = tuple(p.detach() for p in copies), optimizer_states(optimizer, self._parameters)
-            self._connect(before[0])
+            self._connect(copies)
         tape.add(Step((), groups, self._clipping, before, graph), self._kept_points or sys.maxsize)
         if len(tape.steps) == 1:
             tape.start = before[0] if before else tuple(p.detach().clone() for p in self._parameters)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,20 +22,14 @@ from .assembly import assemble, check_initial
 from .batches import Batches
 from .inner_loop import InnerLoop
 from .level_state import load_position, load_training_state, position, training_state
-from .losses import read_loss
 from .moment import Moment
-from .replay import Substituted, Untraced
-from .sampling import Choice, sampled_so_far, sampling
-from .scoring import Scoring, reseed
-from .slots import Buffers, Slots
+from .scoring import reseed
+from .slots import Slots
+from .training_step import TrainingStep
 from .update import Update
-from .writes import batch_error, parameters_error, written, written_in
 
 if TYPE_CHECKING:
     from .problem import Problem
-
-PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
-FULL_PRECISION = nullcontext()
 
 
 class ProblemLevel:
@@ -51,13 +43,13 @@ class ProblemLevel:
         parameters: The trainable parameters.
         method: How the best response is differentiated.
         device: Where the first of them is.
+        accelerator: Likewise; ``None`` where that is the host.
         batches: The training data.
         update: The optimizer step.
         moment: The last training evaluation; ``None`` before the first.
         loop: The inner loop since the uppers last moved, where the method differentiates it.
         ahead: What the problem's own ``get_batch`` gave ahead of its time.
-        host_random: Whether the problem draws from numpy's or Python's generator; ``None`` before that is known.
-        samples: Whether the problem was seen to draw choices.
+        training_step: What its ``training_step`` evaluates to.
         memory: What the method remembers from one upper step to the next.
         slots: Where the module keeps the parameters.
     """
@@ -68,16 +60,15 @@ class ProblemLevel:
         self.parameters: Tensors = assemble(problem, device)
         self.method: Method = problem.method
         self.device = self.parameters[0].device
+        self.accelerator = None if self.device.type == "cpu" else self.device
         self.batches = Batches(problem.name, problem.train_data_loader, problem.epoch_callback)
         self.moment: Moment | None = None
         self.memory: dict[str, Any] = {}
         self.loop = InnerLoop(problem, self.parameters) if self.method.needs_tape else None
         self.update = Update(problem, self.parameters, self.loop)
         self.hierarchy: Hierarchy | None = None
-        self._scoring = Scoring(problem)
+        self.training_step = TrainingStep(problem, self)
         self.slots = Slots(problem.name, problem.module, self.parameters)
-        self.host_random: bool | None = None
-        self.samples = False
         self.ahead = Ahead()
 
     @property
@@ -88,7 +79,7 @@ class ProblemLevel:
     def next_moment(self) -> Moment:
         """Draw a batch and remember it as the current one."""
         batch = self.ahead.take(self._problem.get_batch)
-        self.moment = Moment(batch, RandomState(self.device, host=self.host_random is not False))
+        self.moment = Moment(batch, RandomState(self.accelerator, host=self.training_step.host_random is not False))
         return self.moment
 
     def upcoming_moment(self, stream: int = 0) -> Moment:
@@ -109,24 +100,6 @@ class ProblemLevel:
         moment = Moment(batch, RandomState(device, host=True))
         now.restore()
         return moment
-
-    def train(self, moment: Moment) -> tuple[Evaluation, dict[str, Tensor]]:
-        """Evaluate the loss for training, at the current parameters: buffers and random numbers move on."""
-        copies = self.loop.graphs.copies() if self.loop is not None and self.loop.graphs is not None else None
-        values = {} if copies is None else {self.name: copies}
-        before = written_in(moment.batch)
-        with self.substituted(values), self.precision(), sampling(self._problem) as choices:
-            result = self._problem.training_step(moment.batch)
-        if self._problem.uppers and written_in(moment.batch) != before:
-            raise batch_error(self.name)
-        if self.host_random is None:
-            self.host_random = moment.random.host_moved()
-            if not self.host_random:  # looking back at this moment must not move them either
-                moment.random.forget_host()
-        self.samples = self.samples or bool(choices)
-        evaluation, metrics = self._read(result, choices)
-        rewarded = "reward" in metrics
-        return self._scoring.own_gradient(evaluation, choices, rewarded=rewarded, values=values, training=True), metrics
 
     def gradients(self, loss: Tensor, wrt: Tensors) -> tuple[Tensor | None, ...]:
         """The gradients of the loss that :meth:`train` evaluated last, whose graph is freed unless it is kept."""
@@ -154,38 +127,7 @@ class ProblemLevel:
             draw: Which of many independent draws of the sampled choices; without one, the loss is what training would
                 differentiate, with the choices that it made.
         """
-        moment = moment or self.moment or self.next_moment()
-        before = written(self.parameters)
-        with (
-            self._untraced(moment),
-            self.substituted(values),
-            self.precision(evaluating=True),
-            sampling(self._problem) as choices,
-        ):
-            if draw:
-                reseed(draw, self.device)
-            result = self._problem.training_step(moment.batch)
-        if written(self.parameters) != before:
-            raise parameters_error(self.name)
-        evaluation, metrics = self._read(result, choices)
-        if draw is not None:
-            return self._scoring.independent_draw(evaluation, choices, draw)
-        return self._scoring.own_gradient(evaluation, choices, rewarded="reward" in metrics, values=values)
-
-    def choices(self) -> tuple[Choice, ...]:
-        """What the running evaluation sampled so far; outside of one, what another on the current batch samples."""
-        if (so_far := sampled_so_far(self._problem)) is not None:
-            return so_far
-        moment = self.moment or self.next_moment()
-        with self._untraced(moment), self.precision(), sampling(self._problem) as choices:
-            self._problem.training_step(moment.batch)
-        return tuple(choices)
-
-    def _read(self, result: Any, choices: Sequence[Choice]) -> tuple[Evaluation, dict[str, Tensor]]:
-        evaluation, metrics = read_loss(self._problem.name, result, self.device)
-        if not choices:
-            return evaluation, metrics
-        return evaluation._replace(choices=tuple(choice.log_prob for choice in choices)), metrics
+        return self.training_step.evaluate(values, moment, draw)
 
     def describe(self, objective: Objective, inputs: Sequence[str], moment: Any = None) -> Objective:
         """Attach what methods may know besides the objective."""
@@ -210,19 +152,6 @@ class ProblemLevel:
                     f"it depends on: {', '.join(known) or 'no other problem'}"
                 )
         return hierarchy.linearize(name, [p.name for p in uppers])
-
-    def precision(self, *, evaluating: bool = False) -> Any:
-        """The context in which ``training_step`` runs.
-
-        Args:
-            evaluating: For a derivative of the best response. Nothing scales that loss, and its second derivatives
-                would underflow in ``fp16``: they are taken in full precision.
-        """
-        kind = self._problem.config.precision
-        if kind == "fp32" or (evaluating and kind == "fp16"):
-            return FULL_PRECISION
-        # No cache of casts: one made while gradients are off would cut the graph of an evaluation inside another.
-        return torch.autocast(self.device.type, PRECISIONS[kind], cache_enabled=False)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that training changes."""
@@ -251,7 +180,7 @@ class ProblemLevel:
         def function(flat: Tensors) -> Tensors:
             hierarchy = self.hierarchy or self._alone([self._problem.reachable[name] for name in inputs])
             then = hierarchy.split(inputs, hierarchy.values_then(inputs, flat, left))
-            with self.substituted(then):
+            with self.training_step.substituted(then):
                 return tuple(self._problem.initial_parameters() or ())
 
         return function
@@ -262,19 +191,3 @@ class ProblemLevel:
         levels = {name: self, **{p.name: p.level for p in uppers}}
         empty: dict[str, list[str]] = {n: [] for n in levels}
         return Hierarchy(levels, inside=empty, inputs={**empty, name: others}, held={n: {} for n in levels})
-
-    def substituted(self, values: Mapping[str, Tensors]) -> Substituted:
-        """Let other tensors stand in for the parameters of this problem and its neighbours, where named."""
-        return Substituted(self._around, values)
-
-    def _untraced(self, moment: Moment) -> Untraced:
-        """Replay the random numbers of a moment on private buffers."""
-        return Untraced(self._buffers, moment, self.device, host=self.host_random is not False)
-
-    @cached_property
-    def _around(self) -> dict[str, ProblemLevel]:
-        return {name: problem.level for name, problem in self._problem.reachable.items()}
-
-    @cached_property
-    def _buffers(self) -> Buffers:
-        return Buffers([problem.module for problem in self._problem.reachable.values()])

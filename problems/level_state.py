@@ -61,7 +61,7 @@ def position(level: ProblemLevel) -> dict[str, Any]:
             "ahead": level.ahead.state_dict(),
             "moment": moment_state(level.moment),
             "loop": level.loop.state_dict() if level.loop is not None else None,
-            "host_random": level.host_random,
+            "host_random": level.training_step.host_random,
         }
     except PackingError as error:
         warn_once(
@@ -71,13 +71,13 @@ def position(level: ProblemLevel) -> dict[str, Any]:
             "numbers, texts and containers of them",
             CheckpointWarning,
         )
-        return {"batches": level.batches.state_dict(), "host_random": level.host_random}
+        return {"batches": level.batches.state_dict(), "host_random": level.training_step.host_random}
 
 
 def load_position(level: ProblemLevel, state: dict[str, Any]) -> None:
     """Take up what :func:`position` returned; random numbers stay as they are."""
     level.batches.load_state_dict(state["batches"], level.parameters[0].device)
-    level.host_random = state["host_random"]
+    level.training_step.host_random = state["host_random"]
     level.ahead.load_state_dict(state.get("ahead"), level.parameters[0].device)
     moment = state.get("moment")
     level.moment = moment_from_state(moment, level) if moment is not None else None

@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 from torch.optim import optimizer as torch_optimizer
 
+from ..hypergrad.grad_mode import grad_mode
+
 PLAIN = (SGD, Adam, AdamW, RMSprop, Adagrad)
 """Those whose step is nothing but its own arithmetic, to be run without gradients."""
 
@@ -24,7 +26,6 @@ def direct_step(optimizer: Optimizer) -> Callable[[], Any]:
     if type(optimizer) not in PLAIN or bare is type(optimizer).step or optimizer.defaults.get("differentiable"):
         return lambda: optimizer.step()  # looked up each time: a scheduler may wrap it later
 
-    without_gradients = torch.no_grad()
     may_descend = type(optimizer) is SGD
 
     def step() -> None:
@@ -32,7 +33,7 @@ def direct_step(optimizer: Optimizer) -> Callable[[], Any]:
             optimizer.step()
             return
         tell_scheduler(optimizer)
-        with without_gradients:
+        with grad_mode(False):
             if not (may_descend and _descended(optimizer)):
                 bare(optimizer)
 

@@ -131,7 +131,7 @@ class Problem(Hooks, ABC):
         Read from a neighbour's ``training_step`` (for an entropy bonus, say) it is evaluated then and there, at the
         tensors that stand in for the parameters, so that derivatives through the distributions are right at any depth.
         """
-        return self.level.choices()
+        return self.level.training_step.choices()
 
     def get_batch(self) -> Any:
         """The next batch, on the problem's device."""

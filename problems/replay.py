@@ -53,13 +53,13 @@ class Untraced:
     Args:
         buffers: The buffers.
         moment: Whose random numbers.
-        device: Where they are drawn besides the host.
+        device: Where they are drawn besides the host, if anywhere.
         host: Whether numpy's and Python's generators are drawn from too.
     """
 
     __slots__ = ("_buffers", "_device", "_host", "_moment", "_originals", "_random")
 
-    def __init__(self, buffers: Buffers, moment: Moment, device: torch.device, *, host: bool) -> None:
+    def __init__(self, buffers: Buffers, moment: Moment, device: torch.device | None, *, host: bool) -> None:
         self._buffers = buffers
         self._moment = moment
         self._device = device

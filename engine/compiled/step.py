@@ -199,9 +199,9 @@ def _refuse(problem: Problem, whose: str) -> None:
     level = problem.level
     if level.update.scaler is not None:
         raise TracingError(f"a loss is scaled anew from step to step ({whose}, with precision='fp16')")
-    if level.samples:
+    if level.training_step.samples:
         raise TracingError(f"a training_step draws choices with self.sample ({whose})")
-    if level.host_random:
+    if level.training_step.host_random:
         raise TracingError(f"a training_step draws from numpy's or Python's random numbers ({whose})")
 
 

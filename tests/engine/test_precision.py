@@ -262,7 +262,7 @@ def test_autocast_is_that_of_the_device() -> None:
         seen.clear()
         engine = pair(lower, lambda p, b: p.lower().sum())
         engine["lower"].config = Config(type="identity", precision=precision)
-        engine["lower"].level.train(engine["lower"].level.next_moment())
+        engine["lower"].level.training_step.train(engine["lower"].level.next_moment())
         assert seen == [(dtype is not None, dtype or torch.bfloat16)]
 
 
