@@ -56,7 +56,7 @@ def vector_products(
         retain_graph: Keep the graph of the outputs.
         create_graph: Let the result be differentiated again.
     """
-    usual = all(_are_alike(output, vector) for output, vector in zip(outputs, vectors, strict=True))
+    usual = all([_are_alike(output, vector) for output, vector in zip(outputs, vectors, strict=True)])
     if _engine_run_backward is None or not usual:
         return torch.autograd.grad(
             tuple(outputs),  # type: ignore[arg-type]  # a mixture is as good

@@ -8,6 +8,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -82,7 +84,8 @@ def update_rule(optimizer: Optimizer, parameters: Sequence[Tensor]) -> UpdateRul
         ConfigError: Its class is none of those supported, nor inherits their ``step`` unchanged.
     """
     index = {id(p): i for i, group in enumerate(optimizer.param_groups) for p in group["params"]}
-    return UpdateRule(_parameter_rule(type(optimizer)), tuple(index.get(id(p)) for p in parameters))
+    kind: Any = type(optimizer)
+    return UpdateRule(_parameter_rule(kind), tuple(index.get(id(p)) for p in parameters))
 
 
 def optimizer_states(optimizer: Optimizer, parameters: Sequence[Tensor]) -> tuple[ParameterState, ...]:
@@ -121,6 +124,7 @@ def with_differentiable_state(
     )
 
 
+@cache
 def _parameter_rule(optimizer_class: type[Optimizer]) -> ParameterRule:
     base = next((c for c in optimizer_class.__mro__ if issubclass(c, Optimizer) and c in RULES), None)
     # torch wraps ``step`` when an optimizer is first built, possibly in a subclass of its own.

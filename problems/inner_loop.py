@@ -66,7 +66,7 @@ class InnerLoop:
         self._initial = initial
         # Where it starts is copied when the first step is: nothing steps before.
         rule = update_rule(self._problem.optimizer, self._parameters)
-        self._tape = Tape(tuple(p.detach() for p in self._parameters), ({},) * len(self._parameters), rule)
+        self._tape = Tape(self._parameters, ({},) * len(self._parameters), rule)
         if self.graphs is not None:
             self.graphs.forget()
 
@@ -120,7 +120,7 @@ class InnerLoop:
         copy.__dict__.update(self.__dict__)
         copy._steps, copy._left = list(self._steps), dict(self._left)
         tape = self._tape
-        start = tape.start if tape.steps else tuple(t.clone() for t in tape.start)
+        start = tape.start if tape.steps else tuple(t.detach().clone() for t in tape.start)
         steps = [dataclasses.replace(step, graph=None) for step in tape.steps]
         copy._tape = dataclasses.replace(tape, start=start, steps=steps)
         return copy
@@ -146,7 +146,8 @@ class InnerLoop:
         ]
         initial = self._initial(inputs, self._left) if self._initial is not None else None
         live = tuple(p for other in inputs for p in hierarchy.levels[other].parameters)
-        return dataclasses.replace(self._tape, steps=steps, initial=initial, inputs=live)
+        tape = self._tape
+        return Tape(tape.start, tape.optimizer_state, tape.rule, initial, steps, live)
 
     def gradients(self, loss: Tensor) -> tuple[Tensor | None, ...] | None:
         """The gradients of the loss of the batch that was noted last; ``None`` where their graphs are not kept."""
@@ -176,7 +177,7 @@ class InnerLoop:
             "steps": [[moment_state(moment) for moment in batches] for batches in self._steps],
             "left": dict(self._left),
             "initial": self._initial is not None,
-            "start": self._tape.start,
+            "start": tuple(t.detach() for t in self._tape.start),
             "optimizer": self._tape.optimizer_state,
             "groups": [step.groups for step in self._tape.steps],
             "points": [step.before for step in self._tape.steps],
