@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from .forked import Forked, forking
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 WITH_CODE = [page for page in PAGES if "```python" in page.read_text()]
 
 
+@pytest.fixture(scope="module")
+def forked() -> Iterator[Forked]:
+    with forking() as programs:
+        yield programs
+
+
 @pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.name)
-def test_code_blocks_run(page: Path, tmp_path: Path) -> None:
+def test_code_blocks_run(page: Path, forked: Forked, tmp_path: Path) -> None:
     # One program a page: later blocks may use what earlier ones made.
     program = "\n".join(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL))
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    ended = forked.run(program, tmp_path)
+    assert ended.code == 0, ended.errors
+
+
+@pytest.mark.parametrize("program", ["1 / 0", "import no_such_module", "raise SystemExit(3)"])
+def test_a_block_that_fails_is_noticed(program: str, forked: Forked, tmp_path: Path) -> None:
+    ended = forked.run(program, tmp_path)
+    assert ended.code != 0
+    assert "Error" in ended.errors or "SystemExit" in ended.errors
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

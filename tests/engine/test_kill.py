@@ -6,6 +6,7 @@ gradients, shuffled data, dropout, batch normalization, momentum and schedulers;
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import random
@@ -134,6 +135,10 @@ def saved(path: Path) -> dict[str, Any]:
     return state
 
 
+saved_of_whole = functools.cache(saved)
+"""Likewise, of a run that was never stopped: many tests look at the same."""
+
+
 @pytest.fixture(scope="module")
 def forked() -> Iterator[Forked]:
     processes = Forked()
@@ -160,7 +165,7 @@ def whole(forked: Forked, tmp_path_factory: pytest.TempPathFactory) -> Callable[
 def assert_nothing_lost(run: Run, whole: Path) -> None:
     """Every checkpoint is that of the uninterrupted run, and the newest is as new as what was reported."""
     for path in run.checkpoints.files():
-        assert differences(saved(path), saved(whole / path.name)) == []
+        assert differences(saved(path), saved_of_whole(whole / path.name)) == []
     if run.reported:
         newest = run.newest()
         assert newest is not None
@@ -171,11 +176,11 @@ def assert_ends_as(run: Run, whole: Path) -> None:
     run.start()
     assert run.end() == 0
     assert run.newest() == run.iters
-    assert differences(saved(run.checkpoints.files()[0]), saved(whole / f"step-{run.iters:08d}.pt")) == []
+    assert differences(saved(run.checkpoints.files()[0]), saved_of_whole(whole / f"step-{run.iters:08d}.pt")) == []
     assert len(os.listdir(run.checkpoints.path)) == KEEP, "something was left behind"
 
 
-@pytest.mark.parametrize("roll_back", [False, True])
+@pytest.mark.parametrize("roll_back", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_killed_twenty_times_it_ends_the_same(
     forked: Forked, whole: Callable[[bool], Path], tmp_path: Path, roll_back: bool
 ) -> None:
@@ -213,13 +218,12 @@ def test_killed_while_it_writes_a_checkpoint_it_has_the_one_before_or_the_new_on
 def test_new_processes_go_on_too(whole: Callable[[bool], Path], tmp_path: Path) -> None:
     moments = random.Random(1)
     run = Run(tmp_path / "run", Fresh(), roll_back=False)
-    for _ in range(3):
-        process = run.start(wait=8)
-        run.wait_for_steps(moments.randrange(8))
-        time.sleep(moments.uniform(0, 0.03))
-        os.kill(process, signal.SIGKILL)
-        assert run.end() == -signal.SIGKILL
-        assert_nothing_lost(run, whole(False))
+    process = run.start(wait=8)
+    run.wait_for_steps(moments.randrange(8))
+    time.sleep(moments.uniform(0, 0.03))
+    os.kill(process, signal.SIGKILL)
+    assert run.end() == -signal.SIGKILL
+    assert_nothing_lost(run, whole(False))
     assert_ends_as(run, whole(False))
 
 
