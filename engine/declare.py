@@ -20,6 +20,8 @@ def by_name(problems: Iterable[Problem]) -> dict[str, Problem]:
     Raises:
         GraphError: There is none, one is no :class:`Problem`, or two have one name.
     """
+    if isinstance(problems, Problem):
+        raise GraphError(f"Engine: problems must be several; write [{problems.name}] for one alone")
     found: dict[str, Problem] = {}
     for problem in problems:
         if not isinstance(problem, Problem):

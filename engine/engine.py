@@ -49,7 +49,7 @@ class Engine:
             seeded from ``config.seed`` and closed by :meth:`close`, and the episodes that end in it are among the
             metrics of the problem that steps it. Step it in ``get_batch``, not in ``training_step``, which is evaluated
             as often as a method needs.
-        callbacks: What watches the run, in order.
+        callbacks: What watches the run, in order; one of them alone needs no list.
 
     Attributes:
         problems: The problems by name.
@@ -76,7 +76,7 @@ class Engine:
         edges: Sequence[tuple[Name, Name]] | None = None,
         config: EngineConfig | None = None,
         env: Any = None,
-        callbacks: Iterable[Callback] = (),
+        callbacks: Callback | Iterable[Callback] = (),
     ) -> None:
         if config is not None and not isinstance(config, EngineConfig):
             raise ConfigError(f"Engine: config must be an EngineConfig, got {type(config).__name__}")
@@ -101,7 +101,7 @@ class Engine:
         self._interruption = Interruption()
         self._checkpoints = Checkpoints(self.run_dir, self.config.checkpoint_every, self.config.keep)
         loggers = build_loggers(self.config.loggers, self.run_dir)
-        self.callbacks = Callbacks(configured(self.config, [*callbacks, *loggers]))
+        self.callbacks = Callbacks(configured(self.config, callbacks, loggers))
 
     @property
     def times(self) -> dict[str, Times]:

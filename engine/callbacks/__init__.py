@@ -14,7 +14,9 @@ from .progress import ProgressBar as ProgressBar
 from .timing import Timing as Timing
 
 
-def configured(config: EngineConfig, given: Iterable[Callback] = ()) -> list[Callback]:
+def configured(
+    config: EngineConfig, given: Callback | Iterable[Callback] = (), loggers: Iterable[Callback] = ()
+) -> list[Callback]:
     """The callbacks of a run, in the order in which they are called.
 
     What the settings ask for goes around the others: these write what the monitor measured, find the best parameters
@@ -22,12 +24,14 @@ def configured(config: EngineConfig, given: Iterable[Callback] = ()) -> list[Cal
 
     Args:
         config: The settings.
-        given: The user's callbacks and the loggers.
+        given: The user's callbacks, or the one.
+        loggers: What the settings say to write to.
     """
+    own = [*given] if isinstance(given, Iterable) else [given]
     before: list[Callback] = [Monitor()] if config.monitor else []
     if config.early_stopping is not None:
         before.append(EarlyStopping(**config.early_stopping.model_dump()))
     after: list[Callback] = [KeepBest(**config.keep_best.model_dump())] if config.keep_best is not None else []
     if config.timing:
         after.append(Timing())
-    return [*before, *given, *after]
+    return [*before, *own, *loggers, *after]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.optim import Adagrad, Adam, AdamW, RMSprop
 
 from ...hypergrad.errors import CompileWarning, TracingError
-from ...hypergrad.tensors import laid_out
+from ...hypergrad.tensors import laid_out, norm, subtract
 from ...hypergrad.tracing import tracing
 from ...hypergrad.updates import group_options, update_rule
 from ...problems.optimizer_step import is_watched, tell_scheduler
@@ -24,6 +24,7 @@ from .lowering import Function, compiled
 from .optimizers import rate, settings
 from .reasons import reason_of
 from .shown import show
+from .trial import Digest, difference, digests
 from .worth import too_late
 
 WORTH_IT = (Adam, AdamW, RMSprop, Adagrad)
@@ -39,7 +40,8 @@ class CompiledUpdate:
 
     Args:
         problem: The problem.
-        eager: Steps it otherwise: for the first time, and where something watches it or some gradient is missing.
+        eager: Steps it otherwise: for the first time, where something watches it or some gradient is missing, and where
+            a new program is tried.
         time_left: How many seconds that will take until the end of the run.
     """
 
@@ -54,6 +56,7 @@ class CompiledUpdate:
         real = all(p.is_floating_point() for p in self._parameters)  # torch takes complex numbers for pairs
         self._fits = type(self._optimizer) in WORTH_IT and same and real
         self._function: Function | None = None
+        self._trusted = False
         self._settings: Hashable = None
         self._programs = 0
 
@@ -63,6 +66,9 @@ class CompiledUpdate:
             self._eager()
             return
         assert self._function is not None
+        if not self._trusted:
+            self._try(self._function)
+            return
         tell_scheduler(self._optimizer)
         with torch.no_grad():
             self._function(*self._inputs())
@@ -81,8 +87,42 @@ class CompiledUpdate:
             self._prepare()
         return self._function is not None
 
+    @torch.no_grad()
+    def _try(self, function: Function) -> None:
+        """Take a step eagerly, and look whether the program would have taken the same."""
+        given, size = [t.clone() for t in self._inputs()], len(self._parameters)
+        try:
+            function(*given)
+        except Exception as error:
+            self._refuse(str(reason_of(error)))
+            self._eager()
+            return
+        found = self._ends(given[:size], self._parameters, given[2 * size :])
+        before = given[:size]
+        torch._foreach_copy_(before, self._parameters)
+        del given
+        self._eager()
+        expected = self._ends(self._parameters, before, self._inputs()[2 * size :])
+        precision = max(torch.finfo(t.dtype).eps for t in self._inputs() if t.is_floating_point())
+        # How far they move is known as well as they are themselves.
+        rounding = {"parameters": precision * float(norm(before)), "state": 0.0}
+        for kind, allowed in rounding.items():
+            if (differs := difference(expected[kind], found[kind], precision, allowed)) is not None:
+                self._refuse(f"its program moves the {kind} elsewhere than the eager step ({differs})")
+                return
+        self._trusted = True
+
+    @staticmethod
+    def _ends(after: Sequence[Tensor], before: Sequence[Tensor], state: Sequence[Tensor]) -> dict[str, list[Digest]]:
+        return {"parameters": digests(subtract(after, before)), "state": digests(state)}
+
+    def _refuse(self, reason: str) -> None:
+        self._fits, self._function = False, None
+        message = f"the optimizer of '{self._name}' is not compiled and steps eagerly: {reason}"
+        warnings.warn(message, CompileWarning, stacklevel=2)
+
     def _prepare(self) -> None:
-        self._function = None
+        self._function, self._trusted = None, False
         if any(not self._optimizer.state.get(p) for p in self._parameters):
             return  # what it will keep is not there before its first step
         self._settings = settings(self._optimizer)
@@ -92,9 +132,7 @@ class CompiledUpdate:
                 raise TracingError("settings that are part of the program change all the time (betas, weight decay)")
             self._function = self._compiled()
         except Exception as error:
-            self._fits = False
-            message = f"the optimizer of '{self._name}' is not compiled and steps eagerly: {reason_of(error)}"
-            warnings.warn(message, CompileWarning, stacklevel=2)
+            self._refuse(str(reason_of(error)))
 
     def _inputs(self) -> list[Tensor]:
         gradients = [laid_out(p.grad, p) for p in self._parameters if p.grad is not None]

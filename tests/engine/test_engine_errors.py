@@ -16,6 +16,7 @@ from multilevel import (
     EarlyStopping,
     Engine,
     EngineConfig,
+    GraphError,
     NonFiniteError,
     ProblemError,
 )
@@ -187,9 +188,15 @@ def test_config_must_be_an_engine_config() -> None:
     ],
     ids=["function", "class"],
 )
-def test_callbacks_must_be_callbacks(callback: Any, message: str) -> None:
+@pytest.mark.parametrize("alone", [True, False])
+def test_callbacks_must_be_callbacks(callback: Any, message: str, alone: bool) -> None:
     with pytest.raises(ConfigError, match=f"Engine: callbacks must be {message}"):
-        Engine([Given("p", square)], callbacks=[callback])
+        Engine([Given("p", square)], callbacks=callback if alone else [callback])
+
+
+def test_one_problem_is_a_list_of_one() -> None:
+    with pytest.raises(GraphError, match=r"problems must be several; write \[p\] for one alone"):
+        Engine(Given("p", square))  # type: ignore[arg-type]
 
 
 def test_a_parameter_of_two_problems() -> None:

@@ -20,6 +20,12 @@ def test_settings_go_around_what_is_given():
     assert callbacks[2:4] == given
 
 
+def test_one_needs_no_list_and_loggers_come_behind():
+    one, logger = Callback(), Callback()
+    assert configured(EngineConfig(), one, [logger]) == [one, logger]
+    assert configured(EngineConfig(), (c for c in [one]), [logger]) == [one, logger]
+
+
 def test_nothing_is_asked_for_by_default():
     assert configured(EngineConfig()) == []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -11,8 +12,10 @@ import torch
 from torch import nn
 
 from multilevel.engine.compiled import CompiledUpdate
+from multilevel.engine.compiled import update as update_file
 from multilevel.hypergrad.errors import CompileWarning
 
+from ...conftest import EXACT
 from .solo import solo
 from .twins import Twins
 
@@ -47,6 +50,57 @@ def test_it_steps_as_torch_does(name: str) -> None:
     pair.step(6)
     pair.assert_equal()
     assert update(pair).is_compiled
+
+
+def wrong(right: Callable[..., Any], of: str) -> Callable[..., Any]:
+    """A compiler whose programs move the parameters, or the last tensor of the state, 5 % further."""
+
+    def compiled(graph: Any, examples: Any) -> Any:
+        function = right(graph, examples)
+
+        def program(*given: torch.Tensor) -> Any:
+            changed = given[:2] if of == "parameters" else given[-2:-1]  # behind the state there is the learning rate
+            before = [tensor.clone() for tensor in changed]
+            result = function(*given)
+            for tensor, start in zip(changed, before, strict=True):
+                tensor += 0.05 * (tensor - start)
+            return result
+
+        return program
+
+    return compiled
+
+
+@pytest.mark.parametrize("of", ["parameters", "state"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_program_that_steps_elsewhere_is_refused(
+    of: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(update_file, "compiled", wrong(update_file.compiled, of))
+
+    def squares(problem: Any, batch: Any) -> torch.Tensor:
+        return (problem.module(torch.ones(3, 2, dtype=dtype)) - 1).square().mean()
+
+    pair = Twins(solo(squares, lambda: nn.Linear(2, 2, dtype=dtype), optimizer=OPTIMIZERS["adam"]))
+    with pytest.warns(CompileWarning, match=f"steps eagerly: its program moves the {of} elsewhere than the eager step"):
+        pair.step(6)
+    assert not update(pair).is_compiled
+    pair.assert_equal(1e-6 if dtype is torch.float32 else EXACT)
+
+
+def test_a_program_that_fails_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(graph: Any, examples: Any) -> Any:
+        def program(*given: torch.Tensor) -> Any:
+            given[0].zero_()
+            raise RuntimeError("no such kernel")
+
+        return program
+
+    monkeypatch.setattr(update_file, "compiled", failing)
+    pair = twins(OPTIMIZERS["adam"])
+    with pytest.warns(CompileWarning, match="steps eagerly: .*RuntimeError: no such kernel"):
+        pair.step(6)
+    pair.assert_equal()
 
 
 def test_settings_that_change_all_the_time_are_left_to_torch() -> None:
