@@ -82,7 +82,9 @@ def one_after_another(method: Reinforce, number: int) -> tuple[Tensor, Tensor]:
 METHODS = [Reinforce(), Reinforce(baseline="ema"), Reinforce(samples=3), Reinforce(samples=3, baseline="none")]
 
 
-@pytest.mark.parametrize("method", METHODS, ids=str)
+@pytest.mark.parametrize(
+    "method", [*METHODS[:2], *(pytest.param(m, marks=pytest.mark.slow) for m in METHODS[2:])], ids=str
+)
 def test_the_mean_of_1000_estimates_one_after_another(method: Reinforce) -> None:
     within_standard_errors(*one_after_another(method, 1000))
 

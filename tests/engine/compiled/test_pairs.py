@@ -232,13 +232,23 @@ def convolving() -> nn.Module:
     return nn.Sequential(convolution, nn.Linear(9, 1))
 
 
+DARTS: Any = ("darts", {})
+SAMA: Any = ("sama", {"optimizer": partial(torch.optim.Adam, lr=0.01)})
+MODULES = [net, dropping, normalizing, layered, in_place]
+PAIRED = [
+    pytest.param(
+        *how,
+        module,
+        id=f"{how[0]}-{module.__name__}",
+        marks=pytest.mark.slow if how is SAMA and module in (normalizing, layered, in_place) else (),
+    )
+    for how in (DARTS, SAMA)
+    for module in MODULES
+]
+
+
 @pytest.mark.usefixtures("recorded", "products_gain")
-@pytest.mark.parametrize("module", [net, dropping, normalizing, layered, in_place])
-@pytest.mark.parametrize(
-    ("method", "settings"),
-    [("darts", {}), ("sama", {"optimizer": partial(torch.optim.Adam, lr=0.01)})],
-    ids=["darts", "sama"],
-)
+@pytest.mark.parametrize(("method", "settings", "module"), PAIRED)
 def test_differences_are_those_of_the_eager_engine(
     method: str, settings: dict[str, Any], module: Callable[[], nn.Module], batched: list[int]
 ) -> None:

@@ -75,7 +75,7 @@ def test_what_no_later_part_reads_is_freed(monkeypatch: pytest.MonkeyPatch) -> N
     [
         ("darts", {"module": dropping}, 0.4),
         ("sama", {"optimizer": lambda p: torch.optim.Adam(p, lr=0.01)}, 0.4),
-        (CG(2, damping=0.5, warm_start=True), {"module": normalizing}, 0.95),
+        pytest.param(CG(2, damping=0.5, warm_start=True), {"module": normalizing}, 0.95, marks=pytest.mark.slow),
         ("unroll", {"unroll_steps": 2}, 0.4),
         ("unroll", {"unroll_steps": 2}, 0.95),
     ],
