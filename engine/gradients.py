@@ -95,7 +95,7 @@ class Gradients:
             differentiate: Takes the gradients of the loss.
 
         Raises:
-            ProblemError: The loss has no graph.
+            ProblemError: The loss has no graph, or a parameter was frozen since the engine was built.
         """
         direct, cotangents = self.without_sweep(name, loss, differentiate)
         if stopwatch is not None:
@@ -114,7 +114,12 @@ class Gradients:
             )
         if self._hidden is not None:
             self._hidden.look(name, loss)
-        gradients = differentiate(loss, self._wrt[name])
+        try:
+            gradients = differentiate(loss, self._wrt[name])
+        except RuntimeError:
+            for member in (name, *read):
+                self._refuse_frozen(member)
+            raise
         return gradients[: len(own)], self._cotangents(read, gradients[len(own) :]) if read else {}
 
     def swept(
@@ -144,6 +149,15 @@ class Gradients:
             name: tuple(p for m in (name, *read) for p in self._levels[m].parameters)
             for name, read in self._read.items()
         }
+
+    def _refuse_frozen(self, name: str) -> None:
+        frozen = [tuple(p.shape) for p in self._levels[name].parameters if not p.requires_grad]
+        if frozen:
+            raise ProblemError(
+                f"problem '{name}': a parameter of shape {frozen[0]} does not require a gradient any more, and an "
+                "engine trains and differentiates those that did when it was built; freeze parameters before, or build "
+                "another engine from where this one is"
+            )
 
     def _refuse_standstill(self, name: str, direct: tuple[Tensor | None, ...]) -> None:
         if all(g is None for g in direct):

@@ -21,7 +21,7 @@ from multilevel import (
     ProblemError,
 )
 
-from ..givens import Given, Vector, alone, flat_state, pair, square
+from ..givens import Given, Vector, alone, chain, flat_state, pair, square
 
 
 def following(problem: Given, batch: Any) -> Tensor:
@@ -192,6 +192,31 @@ def test_config_must_be_an_engine_config() -> None:
 def test_callbacks_must_be_callbacks(callback: Any, message: str, alone: bool) -> None:
     with pytest.raises(ConfigError, match=f"Engine: callbacks must be {message}"):
         Engine([Given("p", square)], callbacks=callback if alone else [callback])
+
+
+def test_unrolling_a_middle_level_with_half_of_its_objective() -> None:
+    def unrolled(response: Any) -> Engine:
+        names = ("top", "mid", "low")
+        problems = [Given(name, square, config=Config(type="unroll")) for name in names]
+        return Engine(problems, edges=chain(*names), config=EngineConfig(response=response))
+
+    with pytest.raises(
+        ConfigError, match=r"problem 'mid': unroll .* through 'low', which response='direct' leaves out"
+    ):
+        unrolled("direct")
+    unrolled("total")
+
+
+@pytest.mark.parametrize("type", ["cg", "darts", "unroll"])
+@pytest.mark.parametrize("whose", ["lower", "upper"])
+def test_a_parameter_that_is_frozen_in_the_middle_of_a_run(type: str, whose: str) -> None:
+    engine = pair(following, wanting_one, method=type)
+    engine.step()
+    engine[whose].module.value.requires_grad_(False)
+    with pytest.raises(
+        ProblemError, match=rf"problem '{whose}': a parameter of shape \(.*\) does not require a gradient"
+    ):
+        engine.step()
 
 
 def test_one_problem_is_a_list_of_one() -> None:
