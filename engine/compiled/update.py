@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.optim import Adagrad, Adam, AdamW, RMSprop
 
 from ...hypergrad.errors import CompileWarning, TracingError
-from ...hypergrad.tensors import laid_out, norm, subtract
+from ...hypergrad.tensors import laid_out, subtract
 from ...hypergrad.tracing import tracing
 from ...hypergrad.updates import group_options, update_rule
 from ...problems.optimizer_step import is_watched, tell_scheduler
@@ -24,7 +24,7 @@ from .lowering import Function, compiled
 from .optimizers import rate, settings
 from .reasons import reason_of
 from .shown import show
-from .trial import Digest, difference, digests
+from .trial import difference, digests
 from .worth import too_late
 
 WORTH_IT = (Adam, AdamW, RMSprop, Adagrad)
@@ -97,24 +97,23 @@ class CompiledUpdate:
             self._refuse(str(reason_of(error)))
             self._eager()
             return
-        found = self._ends(given[:size], self._parameters, given[2 * size :])
+        found = digests([*subtract(given[:size], self._parameters), *given[2 * size :]])
         before = given[:size]
         torch._foreach_copy_(before, self._parameters)
         del given
         self._eager()
-        expected = self._ends(self._parameters, before, self._inputs()[2 * size :])
-        precision = max(torch.finfo(t.dtype).eps for t in self._inputs() if t.is_floating_point())
-        # How far they move is known as well as they are themselves.
-        rounding = {"parameters": precision * float(norm(before)), "state": 0.0}
-        for kind, allowed in rounding.items():
-            if (differs := difference(expected[kind], found[kind], precision, allowed)) is not None:
-                self._refuse(f"its program moves the {kind} elsewhere than the eager step ({differs})")
+        now = self._inputs()
+        expected = digests([*subtract(self._parameters, before), *now[2 * size :]])
+        precision = max(torch.finfo(t.dtype).eps for t in now if t.is_floating_point())
+        # How far a parameter moves is known as well as it is itself.
+        allowed = [precision * float(torch.linalg.vector_norm(p)) for p in before]
+        for i, (one, other) in enumerate(zip(expected, found, strict=True)):
+            rounding = allowed[i] if i < size else 0.0
+            if (differs := difference([one], [other], precision, rounding)) is not None:
+                what = "parameters" if i < size else "state"
+                self._refuse(f"its program moves the {what} elsewhere than the eager step ({differs})")
                 return
         self._trusted = True
-
-    @staticmethod
-    def _ends(after: Sequence[Tensor], before: Sequence[Tensor], state: Sequence[Tensor]) -> dict[str, list[Digest]]:
-        return {"parameters": digests(subtract(after, before)), "state": digests(state)}
 
     def _refuse(self, reason: str) -> None:
         self._fits, self._function = False, None
