@@ -180,13 +180,16 @@ def assert_ends_as(run: Run, whole: Path) -> None:
     assert len(os.listdir(run.checkpoints.path)) == KEEP, "something was left behind"
 
 
-@pytest.mark.parametrize("roll_back", [pytest.param(False, marks=pytest.mark.slow), True])
-def test_killed_twenty_times_it_ends_the_same(
-    forked: Forked, whole: Callable[[bool], Path], tmp_path: Path, roll_back: bool
+@pytest.mark.parametrize(
+    ("times", "roll_back"),
+    [(8, True), pytest.param(20, True, marks=pytest.mark.slow), pytest.param(20, False, marks=pytest.mark.slow)],
+)
+def test_killed_many_times_it_ends_the_same(
+    forked: Forked, whole: Callable[[bool], Path], tmp_path: Path, times: int, roll_back: bool
 ) -> None:
     moments = random.Random(5)
     run = Run(tmp_path / "run", forked, roll_back=roll_back)
-    for _ in range(20):
+    for _ in range(times):
         process = run.start(wait=5)  # so that it cannot come to its end before the 20th
         run.wait_for_steps(moments.randrange(5))
         time.sleep(moments.uniform(0, 0.03))
@@ -233,7 +236,7 @@ def test_told_to_stop_at_any_moment_it_loses_nothing(
 ) -> None:
     moments = random.Random(number)
     run = Run(tmp_path / "run", forked, roll_back=True)
-    for _ in range(10):
+    for _ in range(6):
         process = run.start()
         run.wait_for_steps(1 + moments.randrange(5))
         time.sleep(moments.uniform(0, 0.02))

@@ -24,9 +24,9 @@ from multilevel.engine.interruption import Interrupted
 
 from .states import differences
 
-STEPS = 40
+STEPS = 26
 SAVING = ["engine.checkpoint_every=1", "engine.keep=100"]
-EVERYWHERE = [f"engine.train_iters={STEPS}", "engine.valid_step=15", "engine.device=cpu", "engine.log_step=10"]
+EVERYWHERE = [f"engine.train_iters={STEPS}", "engine.valid_step=10", "engine.device=cpu", "engine.log_step=10"]
 SHORT = {
     "actor-critic-cartpole": [
         "engine.options.env.count=4",
@@ -206,8 +206,9 @@ def test_stopped_anywhere_it_ends_with_the_same_bits(name, tmp_path):
 
 @pytest.mark.parametrize("name", SHORT)
 def test_stopped_again_and_again_it_ends_with_the_same_bits(name, tmp_path):
+    steps = chosen(name)  # perhaps by a whole run, which draws random numbers: before this one is seeded
     engine = built(name, tmp_path, *SAVING)
-    for step in sorted({*chosen(name)}):
+    for step in sorted({*steps}):
         engine.callbacks.callbacks.append(Stop(step))
         engine.run()
         engine = resumed(name, tmp_path, step, *SAVING)

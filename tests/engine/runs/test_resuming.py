@@ -130,7 +130,9 @@ def go_back(folder: str, step: int) -> None:
             later.unlink()
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow), (signal.SIGINT, 130)]
+)
 def test_a_stopped_run_says_the_command_that_goes_on_to_the_same_end(started, number, code):
     process = started("run", "toy.yaml", SLOW, "--run-dir", "my runs/it", "--allow-import", "json", "--quiet")
     wait_for(checkpoint("my runs/it", 8))
