@@ -21,7 +21,7 @@ def by_name(problems: Iterable[Problem]) -> dict[str, Problem]:
         GraphError: There is none, one is no :class:`Problem`, or two have one name.
     """
     if isinstance(problems, Problem):
-        raise GraphError(f"Engine: problems must be several; write [{problems.name}] for one alone")
+        raise GraphError(f"Engine: expected a list of problems, got the problem '{problems.name}'; put it into a list")
     found: dict[str, Problem] = {}
     for problem in problems:
         if not isinstance(problem, Problem):

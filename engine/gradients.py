@@ -116,9 +116,9 @@ class Gradients:
             self._hidden.look(name, loss)
         try:
             gradients = differentiate(loss, self._wrt[name])
-        except RuntimeError:
+        except RuntimeError as error:
             for member in (name, *read):
-                self._refuse_frozen(member)
+                self._refuse_frozen(member, error)
             raise
         return gradients[: len(own)], self._cotangents(read, gradients[len(own) :]) if read else {}
 
@@ -150,14 +150,14 @@ class Gradients:
             for name, read in self._read.items()
         }
 
-    def _refuse_frozen(self, name: str) -> None:
+    def _refuse_frozen(self, name: str, error: RuntimeError) -> None:
         frozen = [tuple(p.shape) for p in self._levels[name].parameters if not p.requires_grad]
         if frozen:
             raise ProblemError(
                 f"problem '{name}': a parameter of shape {frozen[0]} does not require a gradient any more, and an "
                 "engine trains and differentiates those that did when it was built; freeze parameters before, or build "
                 "another engine from where this one is"
-            )
+            ) from error
 
     def _refuse_standstill(self, name: str, direct: tuple[Tensor | None, ...]) -> None:
         if all(g is None for g in direct):

@@ -50,6 +50,7 @@ def _serve() -> None:
 
     import multilevel.engine.engine  # noqa: F401
 
+    sys.path[0] = ""  # not this file's folder, whose names a program could take for its own
     answers = os.fdopen(os.dup(1), "w")  # what programs print is no answer
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     for line in sys.stdin:
@@ -67,6 +68,8 @@ def _serve() -> None:
 def _code(program: str) -> int:
     try:
         exec(compile(program, "<program>", "exec"), {"__name__": "__main__"})
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except BaseException:
         traceback.print_exc()
         return 1

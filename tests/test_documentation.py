@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,11 +30,23 @@ def test_code_blocks_run(page: Path, forked: Forked, tmp_path: Path) -> None:
     assert ended.code == 0, ended.errors
 
 
-@pytest.mark.parametrize("program", ["1 / 0", "import no_such_module", "raise SystemExit(3)"])
-def test_a_block_that_fails_is_noticed(program: str, forked: Forked, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("program", "code", "errors"),
+    [
+        ("1 / 0", 1, "ZeroDivisionError"),
+        ("import forked", 1, "ModuleNotFoundError"),
+        ("raise SystemExit(3)", 3, ""),
+        ("raise SystemExit('words')", 1, ""),
+        ("raise SystemExit", 0, ""),
+        ("import os; os.abort()", -signal.SIGABRT, ""),
+    ],
+)
+def test_a_block_ends_as_it_does_by_itself(
+    program: str, code: int, errors: str, forked: Forked, tmp_path: Path
+) -> None:
     ended = forked.run(program, tmp_path)
-    assert ended.code != 0
-    assert "Error" in ended.errors or "SystemExit" in ended.errors
+    assert ended.code == code
+    assert errors in ended.errors
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -220,7 +220,7 @@ def test_a_parameter_that_is_frozen_in_the_middle_of_a_run(type: str, whose: str
 
 
 def test_one_problem_is_a_list_of_one() -> None:
-    with pytest.raises(GraphError, match=r"problems must be several; write \[p\] for one alone"):
+    with pytest.raises(GraphError, match="expected a list of problems, got the problem 'p'; put it into a list"):
         Engine(Given("p", square))  # type: ignore[arg-type]
 
 
