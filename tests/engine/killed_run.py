@@ -1,7 +1,4 @@
-"""A run to be killed: three levels with all that a checkpoint must keep, and a process that starts such runs at once.
-
-Also a program: ``python killed_run.py`` imports everything, then forks one process for each request that it reads.
-"""
+"""A run to be killed: three levels with all that a checkpoint must keep. Also a program that trains it."""
 
 from __future__ import annotations
 
@@ -10,7 +7,6 @@ import json
 import os
 import signal
 import sys
-import traceback
 from pathlib import Path
 from typing import IO, Any
 
@@ -203,25 +199,5 @@ def die_while_saving(stage: str, number: int) -> None:
     torch.save, os.fsync, Path.replace, Path.unlink = half, synced, renamed, removed  # type: ignore[assignment]
 
 
-def serve() -> None:
-    """Fork a process for each request; answer with its number, then with how it ended."""
-    torch.set_num_threads(1)
-    build(None).step()  # imports what torch imports late
-    for line in sys.stdin:
-        child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                code = train(json.loads(line))
-            except BaseException:
-                traceback.print_exc()
-            os._exit(code)
-        print(child, flush=True)
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-
-
 if __name__ == "__main__":
-    if len(sys.argv) == 1:
-        serve()
-    else:
-        sys.exit(train(json.loads(sys.argv[1])))
+    sys.exit(train(json.loads(sys.argv[1])))

@@ -23,6 +23,7 @@ import pytest
 from multilevel.engine.checkpoints.file import read_checkpoint
 from multilevel.engine.checkpoints.folder import CheckpointFolder
 
+from ..forked import Forked, forking
 from . import killed_run
 from .killed_run import EVERY, ITERS, STAGES
 from .states import differences
@@ -32,32 +33,21 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 Request = dict[str, Any]
 
 
-class Forked:
-    """Starts runs in processes that are forked from one that has imported everything."""
+class Soon:
+    """Starts runs in forked processes."""
 
-    def __init__(self) -> None:
-        command = [sys.executable, killed_run.__file__]
-        self.server = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT
-        )
+    def __init__(self, processes: Forked) -> None:
+        self._processes = processes
 
     def start(self, request: Request) -> int:
-        assert self.server.stdin is not None
-        self.server.stdin.write(f"{json.dumps(request)}\n")
-        self.server.stdin.flush()
-        return self._answer()
+        program = f"import sys, killed_run; sys.exit(killed_run.train({request!r}))"
+        return self._processes.start(program, Path.cwd())
 
     def end(self) -> int:
         """Wait for the process that was started last; its exit code, or minus the signal that ended it."""
-        return self._answer()
-
-    def close(self) -> None:
-        self.server.kill()
-        self.server.communicate()
-
-    def _answer(self) -> int:
-        assert self.server.stdout is not None
-        return int(self.server.stdout.readline())
+        code, errors = self._processes.end()
+        print(errors)
+        return code
 
 
 class Fresh:
@@ -85,7 +75,7 @@ class Run:
     """
 
     def __init__(
-        self, folder: Path, processes: Forked | Fresh, *, roll_back: bool, keep: int = KEEP, iters: int = ITERS
+        self, folder: Path, processes: Soon | Fresh, *, roll_back: bool, keep: int = KEEP, iters: int = ITERS
     ) -> None:
         self.folder = folder
         self.checkpoints = CheckpointFolder(folder / "checkpoints", keep)
@@ -140,14 +130,16 @@ saved_of_whole = functools.cache(saved)
 
 
 @pytest.fixture(scope="module")
-def forked() -> Iterator[Forked]:
-    processes = Forked()
-    yield processes
-    processes.close()
+def forked() -> Iterator[Soon]:
+    folder = str(Path(killed_run.__file__).parent)
+    # Its first step imports what torch imports late.
+    prepared = f"import sys; sys.path.append({folder!r}); import killed_run; killed_run.build(None).step()"
+    with forking(prepared) as processes:
+        yield Soon(processes)
 
 
 @pytest.fixture(scope="module")
-def whole(forked: Forked, tmp_path_factory: pytest.TempPathFactory) -> Callable[[bool], Path]:
+def whole(forked: Soon, tmp_path_factory: pytest.TempPathFactory) -> Callable[[bool], Path]:
     """The checkpoints of a run that was never stopped, by ``roll_back``."""
     made: dict[bool, Path] = {}
 
@@ -185,7 +177,7 @@ def assert_ends_as(run: Run, whole: Path) -> None:
     [(8, True), pytest.param(20, True, marks=pytest.mark.slow), pytest.param(20, False, marks=pytest.mark.slow)],
 )
 def test_killed_many_times_it_ends_the_same(
-    forked: Forked, whole: Callable[[bool], Path], tmp_path: Path, times: int, roll_back: bool
+    forked: Soon, whole: Callable[[bool], Path], tmp_path: Path, times: int, roll_back: bool
 ) -> None:
     moments = random.Random(5)
     run = Run(tmp_path / "run", forked, roll_back=roll_back)
@@ -203,7 +195,7 @@ def test_killed_many_times_it_ends_the_same(
     ("stage", "save"), [(stage, save) for stage in STAGES for save in (1, 4) if (stage, save) != (STAGES[-1], 1)]
 )
 def test_killed_while_it_writes_a_checkpoint_it_has_the_one_before_or_the_new_one(
-    forked: Forked, whole: Callable[[bool], Path], tmp_path: Path, stage: str, save: int
+    forked: Soon, whole: Callable[[bool], Path], tmp_path: Path, stage: str, save: int
 ) -> None:
     run = Run(tmp_path / "run", forked, roll_back=False, iters=8 * EVERY)
     run.start(stage=stage, save=save)
@@ -232,7 +224,7 @@ def test_new_processes_go_on_too(whole: Callable[[bool], Path], tmp_path: Path) 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_told_to_stop_at_any_moment_it_loses_nothing(
-    forked: Forked, whole: Callable[[bool], Path], tmp_path: Path, number: int, code: int
+    forked: Soon, whole: Callable[[bool], Path], tmp_path: Path, number: int, code: int
 ) -> None:
     moments = random.Random(number)
     run = Run(tmp_path / "run", forked, roll_back=True)
