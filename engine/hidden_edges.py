@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Any
 
 from torch import Tensor
 
 from ..hypergrad.errors import NumericsWarning
+from ..hypergrad.leaves import leaves_behind
 from ..problems.level import ProblemLevel
 from .graph import Graph
-
-NODES = 10_000
-"""So far into a graph one looks. torch 2.13 crashes when it frees a chain of 50,000 nodes that Python has seen."""
 
 
 class HiddenEdges:
@@ -37,7 +34,7 @@ class HiddenEdges:
         if name not in self._unseen:
             return
         self._unseen.remove(name)
-        leaves = _leaves(loss) if self._undeclared[name] else set()
+        leaves = leaves_behind(loss) if self._undeclared[name] else set()
         for other in self._undeclared[name]:
             if any(id(p) in leaves for p in self._levels[other].parameters):
                 warnings.warn(
@@ -47,19 +44,3 @@ class HiddenEdges:
                     NumericsWarning,
                     stacklevel=2,
                 )
-
-
-def _leaves(loss: Tensor) -> set[int]:
-    """The identities of the tensors without a history of their own that a loss depends on."""
-    found: set[int] = set()
-    seen: set[Any] = set()
-    waiting = [loss.grad_fn]
-    while waiting and len(seen) < NODES:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if (variable := getattr(node, "variable", None)) is not None:
-            found.add(id(variable))
-        waiting.extend(before for before, _ in node.next_functions)
-    return found

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..hypergrad.objective import Evaluation
 from ..hypergrad.tensors import Tensors
+from .captured import Captured
 from .losses import read_loss
 from .moment import Moment
 from .replay import Substituted, Untraced
@@ -84,6 +85,7 @@ class TrainingStep:
         if written(level.parameters) != before:
             raise parameters_error(level.name)
         evaluation, metrics = self._read(result, choices)
+        self._captured.look(evaluation.loss, values)
         if draw is not None:
             return self._scoring.independent_draw(evaluation, choices, draw)
         return self._scoring.own_gradient(evaluation, choices, rewarded="reward" in metrics, values=values)
@@ -132,6 +134,10 @@ class TrainingStep:
     @cached_property
     def _around(self) -> dict[str, ProblemLevel]:
         return {name: problem.level for name, problem in self._problem.reachable.items()}
+
+    @cached_property
+    def _captured(self) -> Captured:
+        return Captured(self._level.name, self._around)
 
     @cached_property
     def _buffers(self) -> Buffers:
