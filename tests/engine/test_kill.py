@@ -174,7 +174,7 @@ def assert_ends_as(run: Run, whole: Path) -> None:
 
 @pytest.mark.parametrize(
     ("times", "roll_back"),
-    [(8, True), pytest.param(20, True, marks=pytest.mark.slow), pytest.param(20, False, marks=pytest.mark.slow)],
+    [(5, True), pytest.param(20, True, marks=pytest.mark.slow), pytest.param(20, False, marks=pytest.mark.slow)],
 )
 def test_killed_many_times_it_ends_the_same(
     forked: Soon, whole: Callable[[bool], Path], tmp_path: Path, times: int, roll_back: bool
@@ -192,7 +192,11 @@ def test_killed_many_times_it_ends_the_same(
 
 
 @pytest.mark.parametrize(
-    ("stage", "save"), [(stage, save) for stage in STAGES for save in (1, 4) if (stage, save) != (STAGES[-1], 1)]
+    ("stage", "save"),
+    [
+        *[(stage, 4) for stage in STAGES],
+        *[pytest.param(stage, 1, marks=pytest.mark.slow if stage != "half-way" else ()) for stage in STAGES[:-1]],
+    ],
 )
 def test_killed_while_it_writes_a_checkpoint_it_has_the_one_before_or_the_new_one(
     forked: Soon, whole: Callable[[bool], Path], tmp_path: Path, stage: str, save: int
@@ -222,7 +226,9 @@ def test_new_processes_go_on_too(whole: Callable[[bool], Path], tmp_path: Path) 
     assert_ends_as(run, whole(False))
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow), (signal.SIGINT, 130)]
+)
 def test_told_to_stop_at_any_moment_it_loses_nothing(
     forked: Soon, whole: Callable[[bool], Path], tmp_path: Path, number: int, code: int
 ) -> None:

@@ -116,7 +116,7 @@ def test_expectation_of_several_draws(
     check(pair(method, part, count=count, returns=returns, kinds=kinds), baseline=-1.3 if baseline == "ema" else None)
 
 
-@pytest.mark.parametrize("returns", ["loss", "losses"])
+@pytest.mark.parametrize("returns", [pytest.param("loss", marks=pytest.mark.slow), "losses"])
 def test_ten_binary_choices(returns: str) -> None:
     check(pair(Reinforce(), count=10, returns=returns))
 

@@ -29,6 +29,12 @@ KINDS = {
     for name, cls in vars(module).items()
     if inspect.isclass(cls) and issubclass(cls, lr_scheduler.LRScheduler) and name not in NOT_SCHEDULERS
 }
+# Every optimizer and every scheduler by default, and all pairs of them among the slow proofs.
+PAIRS = [
+    pytest.param(optimizer, scheduler, marks=() if (i - j) % len(OPTIMIZERS) == 0 else pytest.mark.slow)
+    for i, optimizer in enumerate(OPTIMIZERS)
+    for j, scheduler in enumerate(KINDS)
+]
 
 
 def moves_momentum(optimizer: Optimizer) -> bool:
@@ -79,8 +85,7 @@ def trained(engine: Engine, steps: int) -> Engine:
 
 # torch's own: SequentialLR and CosineAnnealingWarmRestarts pass an epoch to the schedulers that they are made of.
 @pytest.mark.filterwarnings("ignore:.*epoch parameter.*:UserWarning")
-@pytest.mark.parametrize("scheduler", KINDS)
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize(("optimizer", "scheduler"), PAIRS)
 def test_both_levels_train_and_go_on_from_a_file_to_the_same_bits(
     optimizer: str, scheduler: str, tmp_path: Path
 ) -> None:

@@ -366,6 +366,7 @@ def _only_for(name: str, special: Callable[..., None], usual: Callable[..., None
     (special if getattr(file, "name", "") == name else usual)(value, file)
 
 
+@pytest.mark.slow
 def test_seeds_go_on_where_they_were(started):
     several = ("run", "toy.yaml", SLOW, "--run-dir", "out", "--seeds")
     process = started(*several, "2")
