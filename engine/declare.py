@@ -51,24 +51,6 @@ def refuse_shared(levels: Mapping[str, ProblemLevel]) -> None:
                 )
 
 
-def refuse_partial(levels: Mapping[str, ProblemLevel], inside: Mapping[str, Sequence[str]], response: str) -> None:
-    """Refuse to look back at steps along a gradient that the objective does not have.
-
-    Raises:
-        ConfigError: The inner loop of a middle level is differentiated, and with ``response="direct"``.
-    """
-    if response != "direct":
-        return
-    for name in sorted({member for members in inside.values() for member in members}):
-        if inside[name] and levels[name].method.needs_tape:
-            below = " and ".join(f"'{member}'" for member in inside[name])
-            raise ConfigError(
-                f"problem '{name}': {levels[name].method.name} differentiates the steps that it takes, and these go "
-                f"down its total gradient, through {below}, which response='direct' leaves out of its objective; "
-                "set EngineConfig(response='total'), or use a method that needs the solution only, such as cg"
-            )
-
-
 def declared_graph(
     problems: Mapping[str, Problem], dependencies: Dependencies | None, edges: Sequence[tuple[Name, Name]] | None
 ) -> Graph:

@@ -19,7 +19,7 @@ from .audit.report import Audit
 from .callbacks import Callback, Callbacks, configured
 from .checkpoints.keeper import Checkpoints
 from .checkpoints.run_state import load_run_state, run_state
-from .declare import Dependencies, Name, by_name, declared_graph, refuse_partial, refuse_shared
+from .declare import Dependencies, Name, by_name, declared_graph, refuse_shared
 from .device import resolve_device
 from .environment import environment
 from .gradients import Gradients
@@ -29,6 +29,7 @@ from .loggers import build_loggers
 from .modes import evaluation_mode
 from .seeding import seed_everything
 from .stepper import Stepper
+from .suitability import check_methods
 from .times import Times
 from .validation import validate_problems
 
@@ -94,7 +95,7 @@ class Engine:
         self.last_validation: dict[str, Any] = {}
         self._bind()
         self.gradients = Gradients(self.graph, self._levels, total=self.config.response == "total")
-        refuse_partial(self._levels, self.gradients.relations.inside, self.config.response)
+        check_methods(self.problems, self.gradients.relations.inside, self.config.response)
         for level in self._levels.values():
             level.hierarchy = self.gradients.hierarchy
         self._stepper = Stepper(self)

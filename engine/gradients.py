@@ -17,6 +17,7 @@ from ..problems.level import ProblemLevel
 from .graph import Graph
 from .hidden_edges import HiddenEdges
 from .relations import Relations
+from .repeatability import Repeatability
 from .times import Stopwatch
 
 Differentiate = Callable[[Tensor, Tensors], tuple[Tensor | None, ...]]
@@ -71,7 +72,10 @@ class Gradients:
             name: [m for m in self.relations.inside[name] if name in graph.read_by(m)] for name in graph.order
         }
         self._wrt = self._parameters()
-        self._hidden = HiddenEdges(graph, levels) if methods is None else None  # a comparison of methods says nothing
+        # A comparison of methods says nothing.
+        self._hidden = HiddenEdges(graph, levels) if methods is None else None
+        responding = {member for members in self.relations.inside.values() for member in members}
+        self._repeatability = Repeatability(responding, levels) if methods is None else None
 
     def rebound(self) -> Gradients:
         """The same, for what the parameters of the levels are now."""
@@ -114,6 +118,8 @@ class Gradients:
             )
         if self._hidden is not None:
             self._hidden.look(name, loss)
+        if self._repeatability is not None:
+            self._repeatability.look(name, loss)
         try:
             gradients = differentiate(loss, self._wrt[name])
         except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""Whose parameters a loss depends on without an edge that says so: no gradient takes that way."""
+"""Whose parameters a loss depends on without an edge that says so, and on whose it does not though one does."""
 
 from __future__ import annotations
 
@@ -27,6 +27,9 @@ class HiddenEdges:
             name: [other for other in graph.order if other != name and name not in graph.enters(other)]
             for name in graph.order
         }
+        self._declared = {
+            name: [other for other in graph.order if name in graph.constrained_by(other)] for name in graph.order
+        }
         self._unseen = set(graph.order)
 
     def look(self, name: str, loss: Tensor) -> None:
@@ -34,9 +37,9 @@ class HiddenEdges:
         if name not in self._unseen:
             return
         self._unseen.remove(name)
-        leaves = leaves_behind(loss) if self._undeclared[name] else set()
+        leaves = leaves_behind(loss) if self._undeclared[name] or self._declared[name] else set()
         for other in self._undeclared[name]:
-            if any(id(p) in leaves for p in self._levels[other].parameters):
+            if self._reads(other, leaves):
                 warnings.warn(
                     f"problem '{name}': its loss depends on parameters of '{other}', and no edge says so, so no "
                     f"gradient takes that way. Declare ('{name}', '{other}') or ('{other}', '{name}') in edges, the "
@@ -44,3 +47,17 @@ class HiddenEdges:
                     NumericsWarning,
                     stacklevel=2,
                 )
+        if self._levels[name].enters_otherwise:
+            return
+        for other in self._declared[name]:
+            if not self._reads(other, leaves):
+                warnings.warn(
+                    f"problem '{name}': its loss depends on no parameter of '{other}', though an edge says so, and no "
+                    "hypergradient goes that way. Was something detached, read as a number (.item()), or written to "
+                    "optimizer.param_groups?",
+                    NumericsWarning,
+                    stacklevel=2,
+                )
+
+    def _reads(self, other: str, leaves: set[int]) -> bool:
+        return any(id(p) in leaves for p in self._levels[other].parameters)

@@ -48,7 +48,7 @@ def recorded_moment(
         if member not in kept:
             now = levels[member].moment or levels[member].next_moment()
             inside = {m: keep(m, _frozen(levels[m].loop)) for m in hierarchy.inside[member]}
-            kept[member] = Moment(now.batch, now.random, values, inside, loop)
+            kept[member] = now._replace(values=values, members=inside, loop=loop)
         return kept[member]
 
     # Without its own loop so far: each step would hold all those before it, and each of them theirs.

@@ -161,6 +161,10 @@ class Stepper:
         except NonFiniteError as error:  # a method that met such numbers before it had a result
             self._guard.leave_out(name, NonFiniteError(f"problem '{name}': no hypergradient: {error}"))
             return None
+        except Exception:
+            if (loop := self._levels[name].loop) is not None:
+                loop.drop_batch()  # whoever catches it may go on
+            raise
         if not again:
             engine.callbacks.on_gradients(engine, engine.problems[name], found)
         upcoming = engine.step_count + 1

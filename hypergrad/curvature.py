@@ -81,10 +81,11 @@ def gauss_newton(at: Linearization, method: str) -> Product:
         # Where the result is differentiated again c keeps its history. d/dtheta then also went through c; that part,
         # (dc/dtheta)^T J v, is put back.
         if not at.differentiable or not slope.requires_grad:
-            return reduced
+            return at.decayed(reduced, vector)
         with torch.enable_grad():
             image = _jvp(outputs, at.solution, vector)
-            return add(reduced, _vjp((slope,), at.solution, (image,), create_graph=True))
+            whole = add(reduced, _vjp((slope,), at.solution, (image,), create_graph=True))
+            return at.decayed(whole, vector)
 
     return product
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from .checks import positive
 from .finite_difference import difference_pull_back
@@ -39,6 +39,8 @@ class Darts(InverseMethod):
     Raises:
         ConfigError: alpha <= 0.
     """
+
+    differences: ClassVar[bool] = True
 
     alpha: float = 0.01
 

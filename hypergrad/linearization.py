@@ -73,11 +73,16 @@ class Linearization:
         return gradients(self.evaluation.loss, self.solution, create_graph=True)
 
     def hessian_product(self, vector: Tensors) -> Tensors:
-        """H v with H = d2F/dtheta2."""
+        """H v with H = d2F/dtheta2, and the curvature of the optimizer's weight decay."""
         count("hessian_products")
         product = self._gradient_vjp(self.solution, vector, retain_graph=True)
         # Embeddings with sparse=True give sparse ones, which solvers cannot take inner products of.
-        return tuple(p.to_dense() if p.is_sparse else p for p in product)
+        return self.decayed(tuple(p.to_dense() if p.is_sparse else p for p in product), vector)
+
+    def decayed(self, product: Tensors, vector: Tensors) -> Tensors:
+        """A matrix times a vector, with the curvature of the optimizer's weight decay added to the matrix."""
+        decay = self.objective.decay
+        return tuple([p + d * v for p, d, v in zip(product, decay, vector, strict=True)]) if decay else product
 
     def mixed_product(self, vector: Tensors) -> Tensors:
         """(d2F / dphi dtheta) v, one tensor per input. Frees the graph of :attr:`gradient`: ask for it last."""

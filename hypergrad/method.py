@@ -26,12 +26,14 @@ class Method(ABC):
         name: The name it is registered under.
         needs_tape: True when the method reads the recorded inner loop (``at.objective.tape``).
         reads_optimizer: True when the method reads the optimizer of the problem (``at.objective.optimizer``).
+        differences: True when the method takes finite differences over the solution.
         differentiates_choices: True when the method accounts for what the problem samples (``at.objective.draw``).
     """
 
     name: ClassVar[str] = "?"
     needs_tape: ClassVar[bool] = False
     reads_optimizer: ClassVar[bool] = False
+    differences: ClassVar[bool] = False
     differentiates_choices: ClassVar[bool] = False
 
     @property

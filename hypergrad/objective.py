@@ -18,6 +18,10 @@ State: TypeAlias = dict[str, Any]
 """What a method remembers between upper steps: tensors, tuples of tensors and numbers under string keys."""
 
 
+Decay: TypeAlias = Sequence["float | Tensor"]
+"""One number per solution tensor; empty where all are zero."""
+
+
 class Evaluation(NamedTuple):
     """One evaluation of an objective.
 
@@ -49,6 +53,8 @@ class Objective:
             the objective is evaluated beside its point); empty where that is the order of its parameter groups.
         tape: The inner loop that led to the solution, for methods that differentiate it.
         draw: ``draw(solution, inputs, number)`` evaluates F so many times under independent choices, where it samples.
+        decay: What the optimizer's weight decay adds to the diagonal of the Hessian, per solution tensor; empty where
+            that is nothing.
         nested: Whether it is pulled back inside another objective, maybe several times for one upper step.
     """
 
@@ -58,6 +64,7 @@ class Objective:
     parameters: Tensors = ()
     tape: Tape | None = None
     draw: Callable[[Tensors, Tensors, int], Sequence[Evaluation]] | None = None
+    decay: Decay = ()
     nested: bool = False
 
     def __call__(self, solution: Tensors, inputs: Tensors) -> Evaluation:

@@ -51,6 +51,7 @@ class Sama(InverseMethod):
     """
 
     reads_optimizer: ClassVar[bool] = True
+    differences: ClassVar[bool] = True
 
     alpha: float = 0.01
 

@@ -38,13 +38,13 @@ class Captured:
         names = tuple(values)
         if names in self._seen or loss.grad_fn is None or is_tracing():
             return
-        self._seen.add(names)
         leaves = leaves_behind(loss, [tensor for tensors in values.values() for tensor in tensors])
         for name, tensors in values.items():
             level = self._levels.get(name)
             for parameter, tensor in zip(level.parameters if level is not None else (), tensors, strict=False):
                 if tensor is not parameter and id(parameter) in leaves:
                     raise self._error(name, parameter)
+        self._seen.add(names)
 
     def _error(self, name: str, parameter: Tensor) -> ProblemError:
         return ProblemError(

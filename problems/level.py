@@ -14,15 +14,18 @@ from ..hypergrad.errors import ConfigError
 from ..hypergrad.hierarchy import Hierarchy, Values
 from ..hypergrad.linearization import Linearization
 from ..hypergrad.method import Method
+from ..hypergrad.minimised import coupled_decay, maximizes, negated
 from ..hypergrad.objective import Evaluation, Objective
 from ..hypergrad.replay import RandomState
 from ..hypergrad.tensors import Tensors
 from .ahead import Ahead
 from .assembly import assemble, check_initial
 from .batches import Batches
+from .hooks import Hooks
 from .inner_loop import InnerLoop
 from .level_state import load_position, load_training_state, position, training_state
 from .moment import Moment
+from .parts import Parts
 from .scoring import reseed
 from .slots import Slots
 from .training_step import TrainingStep
@@ -70,16 +73,37 @@ class ProblemLevel:
         self.training_step = TrainingStep(problem, self)
         self.slots = Slots(problem.name, problem.module, self.parameters)
         self.ahead = Ahead()
+        self._parts = Parts(problem)
+        self._maximizes = self._ascends()
+
+    def _ascends(self) -> bool:
+        try:
+            return maximizes(self._problem.optimizer)
+        except ConfigError as error:
+            raise ConfigError(f"problem '{self.name}': {error}") from error
 
     @property
     def is_leaf(self) -> bool:
         """Whether nothing is below."""
         return not self._problem.lowers
 
+    @property
+    def enters_otherwise(self) -> bool:
+        """Whether an upper may enter by more than the loss: by where it starts, by what is played or chosen."""
+        starts = type(self._problem).initial_parameters is not Hooks.initial_parameters
+        samples = self.training_step.samples or self.method.differentiates_choices
+        return starts or samples or self._problem.env is not None
+
     def next_moment(self) -> Moment:
-        """Draw a batch and remember it as the current one."""
+        """Draw a batch and remember it as the current one.
+
+        Raises:
+            ProblemError: A part of the problem was replaced.
+        """
+        self._parts.check()
         batch = self.ahead.take(self._problem.get_batch)
-        self.moment = Moment(batch, RandomState(self.accelerator, host=self.training_step.host_random is not False))
+        random = RandomState(self.accelerator, host=self.training_step.host_random is not False)
+        self.moment = Moment(batch, random, count=self._problem.count, writes=self.training_step.writes_in(batch))
         return self.moment
 
     def upcoming_moment(self, stream: int = 0) -> Moment:
@@ -97,7 +121,8 @@ class ProblemLevel:
         now = RandomState(device, host=True)
         if stream:
             reseed(-stream, device)  # an evaluation's draws are the streams above zero
-        moment = Moment(batch, RandomState(device, host=True))
+        random = RandomState(device, host=True)
+        moment = Moment(batch, random, count=self._problem.count, writes=self.training_step.writes_in(batch))
         now.restore()
         return moment
 
@@ -132,13 +157,17 @@ class ProblemLevel:
     def describe(self, objective: Objective, inputs: Sequence[str], moment: Any = None) -> Objective:
         """Attach what methods may know besides the objective."""
         loop = self.loop if moment is None else moment.loop
-        return dataclasses.replace(
+        described = dataclasses.replace(
             objective,
             state=self.memory,
             optimizer=self._problem.optimizer,
             parameters=self.parameters,
             tape=loop.tape(inputs) if loop is not None else None,
+            decay=coupled_decay(self._problem.optimizer, self.parameters),
         )
+        # A method that follows the optimizer's steps knows which way they go.
+        follows = self.method.needs_tape or self.method.reads_optimizer
+        return negated(described) if self._maximizes and not follows else described
 
     def linearize(self, uppers: Sequence[Problem]) -> Linearization:
         """The objective around the current point, as a function of the parameters of ``uppers``."""

@@ -90,7 +90,9 @@ def _loss(name: str, given: Mapping[str, Any]) -> Tensor:
 
 def _metric(name: str, key: str, value: Any) -> Tensor:
     if isinstance(value, Tensor):
-        return value.detach()
+        # A parameter, or a view of one, would show what the step makes of it.
+        is_own = value.grad_fn is None and value.requires_grad
+        return value.detach().clone() if is_own or value._is_view() else value.detach()
     try:
         return torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError) as error:

@@ -23,6 +23,8 @@ class Moment(NamedTuple):
             only for inner loops that are differentiated, like what follows.
         members: The moments of the problems that responded inside its objective.
         loop: Its own inner loop as it was.
+        count: The problem's count of batches then.
+        writes: How often the batch's tensors had been written to.
     """
 
     batch: Any
@@ -30,3 +32,5 @@ class Moment(NamedTuple):
     values: Mapping[str, Tensors] = MappingProxyType({})
     members: Mapping[str, Moment] = MappingProxyType({})
     loop: InnerLoop | None = None
+    count: int = 0
+    writes: int = 0

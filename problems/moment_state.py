@@ -28,6 +28,7 @@ def moment_state(moment: Moment | None) -> dict[str, Any] | None:
         "values": dict(moment.values),
         "members": {name: moment_state(member) for name, member in moment.members.items()},
         "loop": moment.loop.state_dict() if moment.loop is not None else None,
+        "count": moment.count,
     }
 
 
@@ -46,4 +47,6 @@ def moment_from_state(state: dict[str, Any], level: ProblemLevel) -> Moment:
     members = {name: moment_from_state(kept, level.other(name)) for name, kept in state["members"].items()}
     loop = level.loop_from_state(state["loop"]) if state["loop"] is not None else None
     random = RandomState.from_state_dict(state["random"], device)
-    return Moment(to_device(unpack(state["batch"]), device), random, values, members, loop)
+    batch = to_device(unpack(state["batch"]), device)
+    writes = level.training_step.writes_in(batch)
+    return Moment(batch, random, values, members, loop, state["count"], writes)

@@ -101,10 +101,13 @@ class Problem(Hooks, ABC):
         return self.forward(*args, **kwargs)
 
     def trainable_parameters(self) -> Sequence[Tensor]:
-        """The tensors that this problem solves for; read once.
+        """The tensors that this problem solves for.
 
-        Default: the module's parameters that require a gradient and that the optimizer holds.
+        Default: the module's parameters that require a gradient and that the optimizer holds; :attr:`parameters` from
+        when the problem is taken up.
         """
+        if self._level is not None:
+            return self.parameters
         held = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
         return [p for p in self.module.parameters() if p.requires_grad and id(p) in held]
 
@@ -205,6 +208,7 @@ class Problem(Hooks, ABC):
         self._uppers = {p.name: p for p in uppers}
         self._lowers = {p.name: p for p in lowers}
         self._neighbours = {**self._uppers, **self._lowers}
+        self._level = None
         self._level = ProblemLevel(self, device)
         return self
 

@@ -19,6 +19,7 @@ from .slots import Buffers
 
 if TYPE_CHECKING:
     from .level import ProblemLevel
+    from .problem import Problem
 
 
 class Substituted:
@@ -48,18 +49,23 @@ class Substituted:
 
 
 class Untraced:
-    """While its block runs, the random numbers of a moment are drawn again, and buffers are copies.
+    """While its block runs, a problem counts and draws random numbers as at a moment, and buffers are copies.
 
     Args:
+        problem: The problem.
         buffers: The buffers.
-        moment: Whose random numbers.
+        moment: The moment.
         device: Where they are drawn besides the host, if anywhere.
         host: Whether numpy's and Python's generators are drawn from too.
     """
 
-    __slots__ = ("_buffers", "_device", "_host", "_moment", "_originals", "_random")
+    __slots__ = ("_buffers", "_count", "_device", "_host", "_moment", "_originals", "_problem", "_random")
 
-    def __init__(self, buffers: Buffers, moment: Moment, device: torch.device | None, *, host: bool) -> None:
+    def __init__(
+        self, problem: Problem, buffers: Buffers, moment: Moment, device: torch.device | None, *, host: bool
+    ) -> None:
+        self._problem = problem
+        self._count = problem.count
         self._buffers = buffers
         self._moment = moment
         self._device = device
@@ -69,8 +75,10 @@ class Untraced:
     def __enter__(self) -> None:
         self._random = RandomState(self._device, host=self._host)
         self._originals = self._buffers.detach()
+        self._problem.count = self._moment.count
         self._moment.random.restore()
 
     def __exit__(self, *error: object) -> None:
         self._buffers.restore(self._originals)
+        self._problem.count = self._count
         self._random.restore()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..hypergrad.host_draws import host_mark
 from ..hypergrad.objective import Evaluation
 from ..hypergrad.tensors import Tensors
 from .captured import Captured
@@ -19,7 +20,7 @@ from .replay import Substituted, Untraced
 from .sampling import Choice, sampled_so_far, sampling
 from .scoring import Scoring, reseed
 from .slots import Buffers
-from .writes import batch_error, parameters_error, written, written_in
+from .writes import batch_error, batch_lost_error, parameters_error, written, written_in
 
 if TYPE_CHECKING:
     from .level import ProblemLevel
@@ -54,15 +55,17 @@ class TrainingStep:
         graphs = level.loop.graphs if level.loop is not None else None
         copies = graphs.copies() if graphs is not None else None
         values = {} if copies is None else {level.name: copies}
-        before = written_in(moment.batch) if self._is_repeated else 0
+        drawn = host_mark() if self.host_random is False else None
         with self.substituted(values), self.precision(), sampling(self._problem) as choices:
             result = self._problem.training_step(moment.batch)
-        if self._is_repeated and written_in(moment.batch) != before:
+        if self.writes_in(moment.batch) != moment.writes:
             raise batch_error(level.name)
         if self.host_random is None:
             self.host_random = moment.random.host_moved()
             if not self.host_random:  # looking back at this moment must not move them either
                 moment.random.forget_host()
+        elif drawn is not None and drawn != host_mark():  # for the first time; from the next step on these are replayed
+            self.host_random = True
         self.samples = self.samples or bool(choices)
         evaluation, metrics = self._read(result, choices)
         rewarded = "reward" in metrics
@@ -73,6 +76,8 @@ class TrainingStep:
         level = self._level
         moment = moment or level.moment or level.next_moment()
         before = written(level.parameters)
+        if self.writes_in(moment.batch) != moment.writes:
+            raise batch_lost_error(level.name)
         with (
             self._untraced(moment),
             self.substituted(values),
@@ -89,6 +94,10 @@ class TrainingStep:
         if draw is not None:
             return self._scoring.independent_draw(evaluation, choices, draw)
         return self._scoring.own_gradient(evaluation, choices, rewarded="reward" in metrics, values=values)
+
+    def writes_in(self, batch: Any) -> int:
+        """How often the tensors of a batch have been written to, where that matters."""
+        return written_in(batch) if self._is_repeated else 0
 
     def choices(self) -> tuple[Choice, ...]:
         """What the running evaluation sampled so far; outside of one, what another on the current batch samples."""
@@ -124,7 +133,9 @@ class TrainingStep:
 
     def _untraced(self, moment: Moment) -> Untraced:
         """Replay the random numbers of a moment on private buffers."""
-        return Untraced(self._buffers, moment, self._level.accelerator, host=self.host_random is not False)
+        return Untraced(
+            self._problem, self._buffers, moment, self._level.accelerator, host=self.host_random is not False
+        )
 
     @cached_property
     def _is_repeated(self) -> bool:

@@ -36,6 +36,7 @@ class Update:
         batches: Batches accumulated since the last optimizer step.
         steps: Optimizer steps taken.
         skipped: Optimizer steps left out because a scaled gradient overflowed (``precision="fp16"``).
+        needs_closure: Whether the optimizer evaluates its loss again within a step (LBFGS).
         optimizer_step: Steps the optimizer.
         scaler: Scales losses under ``precision="fp16"``; ``None`` otherwise.
     """
@@ -47,9 +48,9 @@ class Update:
         config = problem.config
         self._size = config.gradient_accumulation
         self._clipping = Clipping(config.gradient_clipping, config.gradient_clipping_by)
-        self._needs_closure = _needs_closure(problem.optimizer)
+        self.needs_closure = _needs_closure(problem.optimizer)
         self.optimizer_step = direct_step(problem.optimizer)
-        self.scaler = loss_scaler(problem.name, config.precision, parameters, closure=self._needs_closure)
+        self.scaler = loss_scaler(problem.name, config.precision, parameters, closure=self.needs_closure)
         self.scheduling = Scheduling(problem.name, problem.scheduler, config.scheduler_metric)
         # Autograd hands out one tensor for two parameters, or an expanded scalar: not to be written to in place.
         self._copies = bool(self._clipping) or problem.edits_gradients or self.scaler is not None
@@ -57,7 +58,7 @@ class Update:
         self.batches = 0
         self.steps = 0
         self.skipped = 0
-        if self._needs_closure and self._size > 1:
+        if self.needs_closure and self._size > 1:
             raise ConfigError(
                 f"problem '{problem.name}': {type(problem.optimizer).__name__} evaluates its loss again at each step, "
                 f"on one batch, so gradient_accumulation must be 1, got {self._size}"
@@ -99,6 +100,7 @@ class Update:
         if self._takes_gradients_as_they_are:
             for parameter, gradient in zip(self._parameters, gradients, strict=True):
                 parameter.grad = gradient
+            self._tell_hooks()
             return
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
             share = self._share(gradient) if gradient is not None else None
@@ -106,6 +108,14 @@ class Update:
                 parameter.grad = share
             elif share is not None:
                 parameter.grad += share
+        self._tell_hooks()
+
+    def _tell_hooks(self) -> None:
+        """Call what waits for a gradient to be there (``register_post_accumulate_grad_hook``), as autograd would."""
+        for parameter in self._parameters:
+            if (hooks := parameter._post_accumulate_grad_hooks) and parameter.grad is not None:  # type: ignore[attr-defined]
+                for hook in list(hooks.values()):
+                    hook(parameter)
 
     def _share(self, gradient: Tensor) -> Tensor:
         if self._size > 1:
@@ -120,7 +130,7 @@ class Update:
             self._loop.add_step(self._size)
         if self.scaler is not None:
             return self._step_unless_overflown(self.scaler)
-        if not self._needs_closure:
+        if not self.needs_closure:
             self.optimizer_step()
             if self._loop is not None:
                 self._loop.end_step()

@@ -39,6 +39,15 @@ def batch_error(name: str) -> ProblemError:
     )
 
 
+def batch_lost_error(name: str) -> ProblemError:
+    """Of a problem whose batch was written to after it was trained on."""
+    return ProblemError(
+        f"problem '{name}': its batch was written to after it was trained on, and a problem above evaluates its "
+        "training_step on it again; let each get_batch() return tensors of its own (x.clone() of a buffer that is "
+        "filled anew)"
+    )
+
+
 def parameters_error(name: str) -> ProblemError:
     """Of a problem whose training step writes to its parameters where a derivative evaluates it."""
     return ProblemError(

@@ -17,6 +17,7 @@ from .givens import Given, Vector, pair
 
 
 @every_method
+@pytest.mark.filterwarnings("ignore:.*depends on no parameter of 'upper'.*:multilevel.NumericsWarning")
 def test_a_lower_loss_that_does_not_depend_on_the_upper(method: str) -> None:
     engine = ready(
         lambda p, b: (p.module() - 2).square().sum(), reach_one, method, modules=[Vector(1.5), Vector(1.0)], lr=0.1

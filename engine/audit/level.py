@@ -17,7 +17,7 @@ def level_report(hierarchy: Hierarchy, name: str, upper: str) -> LevelReport:
     level = hierarchy.levels[name]
     inputs = [i for i in hierarchy.inputs[name] if i == upper or i in hierarchy.inside[upper]]
     at = hierarchy.linearize(name, inputs)
-    slope = norm([g.detach() for g in at.gradient]).item()
+    slope = norm(at.decayed(tuple(g.detach() for g in at.gradient), at.solution)).item()
     lowest, highest = extreme_eigenvalues(at.hessian_product, at.solution)
     return LevelReport(
         name=name,

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from ...hypergrad.errors import CompileWarning, TracingError
+from ...hypergrad.minimised import coupled_decay
 from ...problems.moment import Moment
 from ...problems.problem import Problem
 from ...problems.step_graphs import StepGraphs
@@ -222,8 +223,9 @@ def _graphs(problem: Problem) -> StepGraphs | None:
 def _assumed(problem: Problem) -> Hashable:
     """What a program takes for granted of a problem besides its training step."""
     memory, reads = problem.level.memory, problem.method.reads_optimizer
-    if not memory and not reads:
+    decay = coupled_decay(problem.optimizer, problem.level.parameters)
+    if not memory and not reads and not decay:
         return None
     leaves, structure = pytree.tree_flatten(memory)
     kept = (str(structure), *(tuple(leaf.shape) if isinstance(leaf, Tensor) else leaf for leaf in leaves))
-    return kept, settings(problem.optimizer) if reads else None
+    return kept, settings(problem.optimizer) if reads else None, tuple(map(float, decay))

@@ -135,7 +135,7 @@ def test_a_signal_in_the_middle_of_a_level_step_lets_it_finish(
     loss = low.loss
 
     def signalled(problem: Given, batch: Any) -> Tensor:
-        if problem.count == steps:  # where it just stepped for the second time, in the sweep of the level above
+        if problem.level.update.steps == steps:  # it just stepped: in the sweep of the level above
             problem.loss = loss
             os.kill(os.getpid(), signal.SIGINT)
         return loss(problem, batch)

@@ -12,7 +12,7 @@ from multilevel import Config, ConfigError, Engine, EngineConfig
 from multilevel.engine.gradients import LevelGradients
 
 from ..conftest import EXACT
-from ..givens import Given, Vector, assert_same, bits, pair
+from ..givens import Given, Vector, assert_same, bits
 
 BF16 = 2.0**-8
 """Half the distance between 1 and the next number of bf16."""
@@ -260,8 +260,8 @@ def test_autocast_is_that_of_the_device() -> None:
 
     for precision, dtype in (("fp32", None), ("bf16", torch.bfloat16), ("fp16", torch.float16)):
         seen.clear()
-        engine = pair(lower, lambda p, b: p.lower().sum())
-        engine["lower"].config = Config(type="identity", precision=precision)
+        low = Given("lower", lower, config=Config(type="identity", precision=precision))  # type: ignore[arg-type]
+        engine = Engine([Given("upper", lambda p, b: p.lower().sum()), low], edges=[("upper", "lower")])
         engine["lower"].level.training_step.train(engine["lower"].level.next_moment())
         assert seen == [(dtype is not None, dtype or torch.bfloat16)]
 

@@ -22,6 +22,8 @@ from ..givens import Given, assert_same, bits
 
 pytestmark = pytest.mark.filterwarnings("ignore::multilevel.NumericsWarning")
 METHODS = sorted(set(available()) - {"reinforce"})
+COARSE = sorted(set(METHODS) - {"darts", "sama"})
+"""Those that take parameters in half precision: a finite difference over these is refused."""
 REMEMBERING = [
     {"name": "cg", "warm_start": True},
     {"name": "minres", "warm_start": True},
@@ -145,7 +147,7 @@ def test_nothing_changes(method: Any, steps: int) -> None:
     assert all(g.isfinite().all() for g in first)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", COARSE)
 def test_nothing_changes_in_bfloat16(method: str) -> None:
     engine = engine_with(method, torch.bfloat16)
     engine.step()
@@ -164,8 +166,9 @@ def test_nothing_changes_under_autocast(method: str) -> None:
 
 
 @pytest.mark.parametrize("where", ["lower", "upper"])
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("method", "dtype"), [*[(m, torch.float64) for m in METHODS], *[(m, torch.bfloat16) for m in COARSE]]
+)
 def test_nothing_changes_when_a_training_step_raises(method: str, dtype: torch.dtype, where: str) -> None:
     engine = engine_with(method, dtype)
     for _ in range(3):

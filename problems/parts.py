@@ -1,0 +1,60 @@
+"""The parts of a problem that an engine took up: it goes on with these, whatever takes their place in the problem."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..hypergrad.errors import ProblemError
+
+if TYPE_CHECKING:
+    from .problem import Problem
+
+WAYS_OUT = {
+    "module": "load other values into it (load_state_dict)",
+    "optimizer": "change its param_groups, or give it another state (load_state_dict)",
+    "scheduler": "give it another state (load_state_dict)",
+    "train_data_loader": "let it give other batches, or override get_batch()",
+    "config": "set it before",
+}
+"""What to do instead of assigning another one."""
+
+
+class Parts:
+    """Notices where a part was replaced.
+
+    Args:
+        problem: The problem, assembled.
+    """
+
+    __slots__ = ("_held", "_parts", "_problem")
+
+    def __init__(self, problem: Problem) -> None:
+        self._problem = problem
+        self._parts = self._now()
+        self._held = self._count()
+
+    def check(self) -> None:
+        """Refuse to go on with parts that are the problem's no longer.
+
+        Raises:
+            ProblemError: One was replaced, or the optimizer was given further parameters.
+        """
+        for part, now, then in zip(WAYS_OUT, self._now(), self._parts, strict=True):
+            if now is not then:
+                raise ProblemError(
+                    f"problem '{self._problem.name}': its {part} was replaced, and the engine that took the problem up "
+                    f"would go on with the one before; {WAYS_OUT[part]}, or build another engine"
+                )
+        if self._count() != self._held:
+            raise ProblemError(
+                f"problem '{self._problem.name}': its optimizer held {self._held} tensors when the engine took it up, "
+                f"and holds {self._count()} now; an engine trains what was there then. Give the optimizer all "
+                "parameters before (a group with lr=0 waits), or build another engine"
+            )
+
+    def _now(self) -> tuple[object, ...]:
+        p = self._problem
+        return p.module, p.optimizer, p.scheduler, p.train_data_loader, p.config
+
+    def _count(self) -> int:
+        return sum([len(group["params"]) for group in self._problem.optimizer.param_groups])
