@@ -37,9 +37,11 @@ class HiddenEdges:
         if name not in self._unseen:
             return
         self._unseen.remove(name)
-        leaves = leaves_behind(loss) if self._undeclared[name] or self._declared[name] else set()
+        if not self._undeclared[name] and not self._declared[name]:
+            return
+        leaves = leaves_behind(loss)
         for other in self._undeclared[name]:
-            if self._reads(other, leaves):
+            if leaves.include(self._levels[other].parameters):
                 warnings.warn(
                     f"problem '{name}': its loss depends on parameters of '{other}', and no edge says so, so no "
                     f"gradient takes that way. Declare ('{name}', '{other}') or ('{other}', '{name}') in edges, the "
@@ -47,10 +49,10 @@ class HiddenEdges:
                     NumericsWarning,
                     stacklevel=2,
                 )
-        if self._levels[name].enters_otherwise:
+        if self._levels[name].enters_otherwise or not leaves.complete:
             return
         for other in self._declared[name]:
-            if not self._reads(other, leaves):
+            if not leaves.include(self._levels[other].parameters):
                 warnings.warn(
                     f"problem '{name}': its loss depends on no parameter of '{other}', though an edge says so, and no "
                     "hypergradient goes that way. Was something detached, read as a number (.item()), or written to "
@@ -58,6 +60,3 @@ class HiddenEdges:
                     NumericsWarning,
                     stacklevel=2,
                 )
-
-    def _reads(self, other: str, leaves: set[int]) -> bool:
-        return any(id(p) in leaves for p in self._levels[other].parameters)

@@ -42,7 +42,7 @@ class Captured:
         for name, tensors in values.items():
             level = self._levels.get(name)
             for parameter, tensor in zip(level.parameters if level is not None else (), tensors, strict=False):
-                if tensor is not parameter and id(parameter) in leaves:
+                if tensor is not parameter and leaves.include([parameter]):
                     raise self._error(name, parameter)
         self._seen.add(names)
 

@@ -92,12 +92,20 @@ def test_a_hypergradient_alone_says_it_too() -> None:
 
 def test_what_is_declared_or_detached_is_nobodys_mistake() -> None:
     def detached(problem: Given) -> Tensor:
-        with torch.no_grad():
-            return problem.upper() + problem.upper.third()
+        return problem.upper() + problem.upper.third().detach()
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         engine(detached, both).run()
+
+
+@pytest.mark.parametrize("read", [torch.Tensor.detach, torch.Tensor.item], ids=["detached", "a number"])
+def test_an_edge_that_the_loss_does_not_know(read: Callable[[Tensor], Any]) -> None:
+    run = engine(lambda problem: read(problem.upper()), both)
+    words = "problem 'lower': its loss depends on no parameter of 'upper', though an edge says so"
+    with pytest.warns(NumericsWarning, match=words) as caught:
+        run.run()
+    assert len(caught) == 1
 
 
 def test_a_graph_that_is_very_deep() -> None:
