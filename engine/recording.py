@@ -48,7 +48,8 @@ def recorded_moment(
         if member not in kept:
             now = levels[member].moment or levels[member].next_moment()
             inside = {m: keep(m, _frozen(levels[m].loop)) for m in hierarchy.inside[member]}
-            kept[member] = now._replace(values=values, members=inside, loop=loop)
+            buffers = levels[member].training_step.buffers.copies()
+            kept[member] = now._replace(values=values, members=inside, loop=loop, buffers=buffers)
         return kept[member]
 
     # Without its own loop so far: each step would hold all those before it, and each of them theirs.

@@ -1,7 +1,7 @@
 """Whether anything was drawn from numpy's or Python's generator, in two microseconds.
 
 Their states are 2500 bytes each, and to copy and compare both takes 0.1 ms. Both are the same twister: a row of words,
-and a number that says how many of these were given out. That number, and the first of the words, which is another
+and a number that says how many of these were given out. That number, and the first two of the words, which are others
 whenever new ones were made, tell of every draw. They are read where they lie.
 """
 
@@ -25,7 +25,7 @@ def host_mark() -> Hashable:
 
 def _marks_of(address: int, number: int, first: int) -> Mark:
     words = (ctypes.c_uint32 * (WORDS + 1)).from_address(address)
-    return lambda: (words[number], words[first])
+    return lambda: (words[number], words[first], words[first + 1])
 
 
 def _peek_at(generator: random.Random) -> Mark:
@@ -40,7 +40,7 @@ def _can_peek() -> bool:
     mark = _peek_at(one)
     for _ in range(2):
         state = one.getstate()[1]
-        if mark() != (state[-1], state[0]):
+        if mark() != (state[-1], *state[:2]):
             return False
         one.random()
     return True

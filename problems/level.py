@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..hypergrad.autograd import scalar_gradients
-from ..hypergrad.errors import ConfigError
+from ..hypergrad.errors import ConfigError, warn_once
 from ..hypergrad.hierarchy import Hierarchy, Values
 from ..hypergrad.linearization import Linearization
 from ..hypergrad.method import Method
@@ -216,6 +216,13 @@ class ProblemLevel:
 
     def _alone(self, uppers: Sequence[Problem]) -> Hierarchy:
         """A hierarchy for a problem that is in no engine: its lowers, if it has any, do not respond."""
+        if self._problem.lowers:
+            below = " and ".join(f"'{problem.name}'" for problem in self._problem.lowers)
+            warn_once(
+                f"lowers of {self.name} held fixed",
+                f"problem '{self.name}' is differentiated outside of an engine, with {below} below it held fixed; an "
+                "Engine lets them respond",
+            )
         name, others = self._problem.name, [p.name for p in uppers]
         levels = {name: self, **{p.name: p.level for p in uppers}}
         empty: dict[str, list[str]] = {n: [] for n in levels}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from torch import Tensor
 
 from ..hypergrad.replay import RandomState
 from ..hypergrad.tensors import Tensors
@@ -24,6 +26,8 @@ class Moment(NamedTuple):
         members: The moments of the problems that responded inside its objective.
         loop: Its own inner loop as it was.
         count: The problem's count of batches then.
+        buffers: Copies of the buffers that its loss may read, as they were before it was evaluated; recorded like
+            ``values``.
         writes: How often the batch's tensors had been written to.
     """
 
@@ -34,3 +38,4 @@ class Moment(NamedTuple):
     loop: InnerLoop | None = None
     count: int = 0
     writes: int = 0
+    buffers: Sequence[Tensor | None] = ()

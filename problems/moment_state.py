@@ -29,6 +29,7 @@ def moment_state(moment: Moment | None) -> dict[str, Any] | None:
         "members": {name: moment_state(member) for name, member in moment.members.items()},
         "loop": moment.loop.state_dict() if moment.loop is not None else None,
         "count": moment.count,
+        "buffers": list(moment.buffers),
     }
 
 
@@ -49,4 +50,5 @@ def moment_from_state(state: dict[str, Any], level: ProblemLevel) -> Moment:
     random = RandomState.from_state_dict(state["random"], device)
     batch = to_device(unpack(state["batch"]), device)
     writes = level.training_step.writes_in(batch)
-    return Moment(batch, random, values, members, loop, state["count"], writes)
+    buffers = [None if buffer is None else buffer.to(device) for buffer in state["buffers"]]
+    return Moment(batch, random, values, members, loop, state["count"], writes, buffers)

@@ -49,7 +49,9 @@ class Substituted:
 
 
 class Untraced:
-    """While its block runs, a problem counts and draws random numbers as at a moment, and buffers are copies.
+    """While its block runs, a problem counts, draws random numbers and has buffers as at a moment.
+
+    The buffers are copies: of those of then where they were recorded, else of what they are now.
 
     Args:
         problem: The problem.
@@ -74,7 +76,7 @@ class Untraced:
 
     def __enter__(self) -> None:
         self._random = RandomState(self._device, host=self._host)
-        self._originals = self._buffers.detach()
+        self._originals = self._buffers.detach(self._moment.buffers)
         self._problem.count = self._moment.count
         self._moment.random.restore()
 

@@ -6,7 +6,7 @@ costs a dictionary write per tensor, and never touches the values: restoring is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -65,15 +65,21 @@ class Buffers:
             (part._buffers, key) for module in modules for part in module.modules() for key in part._buffers
         ]
 
-    def detach(self) -> list[Tensor | None]:
-        """Put copies in place of the buffers and return the originals."""
+    def copies(self) -> list[Tensor | None]:
+        """What is in these places now."""
+        if not self._places:
+            return []
+        with torch.no_grad():
+            return [None if place[key] is None else place[key].clone() for place, key in self._places]
+
+    def detach(self, values: Sequence[Tensor | None] = ()) -> list[Tensor | None]:
+        """Put copies in place of the buffers, of other values where some are given, and return the originals."""
         if not self._places:
             return []
         originals = [place[key] for place, key in self._places]
         with torch.no_grad():
-            for place, key in self._places:
-                if place[key] is not None:
-                    place[key] = place[key].clone()
+            for (place, key), value in zip(self._places, values or originals, strict=True):
+                place[key] = None if value is None else value.clone()
         return originals
 
     def restore(self, originals: list[Tensor | None]) -> None:

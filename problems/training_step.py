@@ -134,7 +134,7 @@ class TrainingStep:
     def _untraced(self, moment: Moment) -> Untraced:
         """Replay the random numbers of a moment on private buffers."""
         return Untraced(
-            self._problem, self._buffers, moment, self._level.accelerator, host=self.host_random is not False
+            self._problem, self.buffers, moment, self._level.accelerator, host=self.host_random is not False
         )
 
     @cached_property
@@ -151,5 +151,13 @@ class TrainingStep:
         return Captured(self._level.name, self._around)
 
     @cached_property
-    def _buffers(self) -> Buffers:
-        return Buffers([problem.module for problem in self._problem.reachable.values()])
+    def buffers(self) -> Buffers:
+        """The buffers that it may read, or write to: a neighbour's forward may read a neighbour of its own."""
+        found: dict[str, Problem] = {}
+        waiting = [self._problem]
+        while waiting:
+            problem = waiting.pop()
+            if problem.name not in found:
+                found[problem.name] = problem
+                waiting.extend(problem.reachable.values())
+        return Buffers([problem.module for problem in found.values()])
