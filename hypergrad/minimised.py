@@ -11,7 +11,6 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import Tensor
 from torch.optim import ASGD, SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, NAdam, Optimizer, RAdam, RMSprop
 
 from .errors import ConfigError
@@ -22,13 +21,17 @@ COUPLED = (SGD, ASGD, Adam, Adamax, NAdam, RAdam, Adadelta, Adagrad, RMSprop)
 """Optimizers that add their decay to the gradient, unless they are told to decouple it."""
 
 
-def coupled_decay(optimizer: Optimizer, parameters: Sequence[Tensor]) -> Decay:
-    """What an optimizer's decay adds to the diagonal of the Hessian of the loss, for parameters in the order given."""
+def coupled_decay(optimizer: Optimizer, indices: Sequence[int | None]) -> Decay:
+    """What an optimizer's decay adds to the diagonal of the Hessian of the loss.
+
+    Args:
+        optimizer: The optimizer.
+        indices: Per parameter the index of its group, ``None`` where the optimizer does not hold it.
+    """
     groups = optimizer.param_groups
     if not any([group.get("weight_decay") for group in groups]):
         return ()
-    by_parameter = {id(p): _coupled(optimizer, group) for group in groups for p in group["params"]}
-    decay = [by_parameter.get(id(p), 0.0) for p in parameters]
+    decay = [0.0 if i is None else _coupled(optimizer, groups[i]) for i in indices]
     return decay if any(decay) else ()
 
 

@@ -83,9 +83,14 @@ def update_rule(optimizer: Optimizer, parameters: Sequence[Tensor]) -> UpdateRul
     Raises:
         ConfigError: Its class is none of those supported, nor inherits their ``step`` unchanged.
     """
-    index = {id(p): i for i, group in enumerate(optimizer.param_groups) for p in group["params"]}
     kind: Any = type(optimizer)
-    return UpdateRule(_parameter_rule(kind), tuple(index.get(id(p)) for p in parameters))
+    return UpdateRule(_parameter_rule(kind), group_indices(optimizer, parameters))
+
+
+def group_indices(optimizer: Optimizer, parameters: Sequence[Tensor]) -> tuple[int | None, ...]:
+    """Per parameter the index of its parameter group, ``None`` where the optimizer does not hold it."""
+    index = {id(p): i for i, group in enumerate(optimizer.param_groups) for p in group["params"]}
+    return tuple(index.get(id(p)) for p in parameters)
 
 
 def optimizer_states(optimizer: Optimizer, parameters: Sequence[Tensor]) -> tuple[ParameterState, ...]:

@@ -15,9 +15,10 @@ from ..hypergrad.hierarchy import Hierarchy, Values
 from ..hypergrad.linearization import Linearization
 from ..hypergrad.method import Method
 from ..hypergrad.minimised import coupled_decay, maximizes, negated
-from ..hypergrad.objective import Evaluation, Objective
+from ..hypergrad.objective import Decay, Evaluation, Objective
 from ..hypergrad.replay import RandomState
 from ..hypergrad.tensors import Tensors
+from ..hypergrad.updates import group_indices
 from .ahead import Ahead
 from .assembly import assemble, check_initial
 from .batches import Batches
@@ -75,6 +76,7 @@ class ProblemLevel:
         self.ahead = Ahead()
         self._parts = Parts(problem)
         self._maximizes = self._ascends()
+        self._groups = group_indices(problem.optimizer, self.parameters)
 
     def _ascends(self) -> bool:
         try:
@@ -86,6 +88,11 @@ class ProblemLevel:
     def is_leaf(self) -> bool:
         """Whether nothing is below."""
         return not self._problem.lowers
+
+    @property
+    def decay(self) -> Decay:
+        """What the optimizer's weight decay adds to the diagonal of the Hessian, per parameter; empty for nothing."""
+        return coupled_decay(self._problem.optimizer, self._groups)
 
     @property
     def enters_otherwise(self) -> bool:
@@ -163,7 +170,7 @@ class ProblemLevel:
             optimizer=self._problem.optimizer,
             parameters=self.parameters,
             tape=loop.tape(inputs) if loop is not None else None,
-            decay=coupled_decay(self._problem.optimizer, self.parameters),
+            decay=self.decay,
         )
         # A method that follows the optimizer's steps knows which way they go.
         follows = self.method.needs_tape or self.method.reads_optimizer

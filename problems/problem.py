@@ -33,7 +33,8 @@ class Problem(Hooks, ABC):
 
     A problem that shares an edge with this one is read by its name: ``self.reweight(...)`` calls the ``forward`` of
     the problem named ``"reweight"``. Read parameters through ``self.module`` or ``self.parameters``, so that other
-    tensors can stand in for them while a hypergradient is computed.
+    tensors can stand in for them while a hypergradient is computed. Once an engine has taken the problem up its parts
+    stay; another engine takes up what is there then.
 
     Args:
         name: A Python identifier, unique in the engine.

@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from ...hypergrad.errors import CompileWarning, TracingError
-from ...hypergrad.minimised import coupled_decay
 from ...problems.moment import Moment
 from ...problems.problem import Problem
 from ...problems.step_graphs import StepGraphs
@@ -223,7 +222,7 @@ def _graphs(problem: Problem) -> StepGraphs | None:
 def _assumed(problem: Problem) -> Hashable:
     """What a program takes for granted of a problem besides its training step."""
     memory, reads = problem.level.memory, problem.method.reads_optimizer
-    decay = coupled_decay(problem.optimizer, problem.level.parameters)
+    decay = problem.level.decay
     if not memory and not reads and not decay:
         return None
     leaves, structure = pytree.tree_flatten(memory)

@@ -163,6 +163,18 @@ def test_roll_back_schedulers_and_edited_gradients() -> None:
     twins.assert_compiled()
 
 
+def test_the_weight_decay_of_an_optimizer_is_part_of_the_hessian() -> None:
+    twins = Twins(bilevel("cg", optimizer=lambda p: torch.optim.SGD(list(p), lr=0.1, weight_decay=0.3)))
+    twins.step()
+    for engine in twins.engines:
+        engine["lower"].optimizer.param_groups[0]["weight_decay"] = 0.1
+    twins.step()
+    twins.assert_equal()
+    compilations = twins.compiled.compilations
+    assert {name: c.programs for name, c in compilations.items()} == {"lower": 1, "upper": 2}
+    assert compilations["upper"].sweep_reason is None
+
+
 def test_an_optimizer_that_asks_again() -> None:
     twins = Twins(bilevel("identity", optimizer=lambda p: torch.optim.LBFGS(list(p), lr=0.1, max_iter=3)))
     twins.step()
