@@ -250,6 +250,7 @@ class Engine:
 
         Raises:
             ConfigError: The problem has no lower that responds to it, or a method is unknown.
+            ProblemError: A level below needs second derivatives of an operation that torch has none for.
         """
         from .audit.measure import audit
 
