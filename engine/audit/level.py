@@ -19,7 +19,7 @@ def level_report(hierarchy: Hierarchy, name: str, upper: str) -> LevelReport:
     Raises:
         ProblemError: It needs second derivatives of an operation that torch has none for.
     """
-    level = hierarchy.levels[name]
+    level, method = hierarchy.levels[name], hierarchy.method(name)
     inputs = [i for i in hierarchy.inputs[name] if i == upper or i in hierarchy.inside[upper]]
     at = hierarchy.linearize(name, inputs)
     with second_derivatives(f"problem '{name}': the audit"):
@@ -28,13 +28,14 @@ def level_report(hierarchy: Hierarchy, name: str, upper: str) -> LevelReport:
         asymmetric = asymmetry(hierarchy.linearize(name, inputs))
     return LevelReport(
         name=name,
-        method=str(hierarchy.method(name)),
+        method=str(method),
         parameters=total_size(level.parameters),
         gradient_norm=slope,
         parameter_norm=norm(level.parameters).item(),
         smallest_curvature=lowest,
         largest_curvature=highest,
         asymmetry=asymmetric,
+        through_steps=method.needs_tape,
     )
 
 
