@@ -238,8 +238,10 @@ class Engine:
     def audit(self, name: str, methods: str | Method | Sequence[str | Method] | None = None) -> Audit:
         """Compare the hypergradients of several methods with the truth, at the current point.
 
-        The truth is a dense solve at every level of up to 1000 parameters and a Krylov solve run to convergence above
-        that. The run is left untouched. Time, memory and counts are those of one hypergradient of each method.
+        The truth is the derivative of the solutions: a dense solve at every level of up to 1000 parameters and a Krylov
+        solve run to convergence above that. A run that goes through the steps of a level (``unroll``) is compared with
+        the derivative of all of them besides, and judged by that. The run is left untouched. Time, memory and counts
+        are those of one hypergradient of each method.
 
         Args:
             name: The upper problem.
@@ -251,6 +253,7 @@ class Engine:
 
         Raises:
             ConfigError: The problem has no lower that responds to it, or a method is unknown.
+            ProblemError: A level below needs second derivatives of an operation that torch has none for.
         """
         from .audit.measure import audit
 

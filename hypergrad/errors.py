@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class MultilevelError(Exception):
@@ -60,10 +61,32 @@ def choices(name: str, known: Iterable[str], label: str = "available") -> str:
     return f"{hint}{label}: {', '.join(known) or 'none'}"
 
 
-def without_derivative(error: RuntimeError) -> str | None:
-    """The operation that torch cannot differentiate, where that is what the error says."""
-    found = re.search(r"derivative for '?([\w:]+)'? is not implemented", str(error))
-    return found[1] if found else None
+@contextmanager
+def second_derivatives(whose: str) -> Iterator[None]:
+    """Take second derivatives of a loss, and say in words where torch has none.
+
+    Args:
+        whose: Who takes them, of what: ``"problem 'lower': cg"``.
+
+    Raises:
+        ProblemError: An operation in the loss has none.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        found = re.search(r"derivative for '?([\w:]+)'? is not implemented", str(error))
+        if found is None:
+            raise
+        raise ProblemError(
+            f"{whose} differentiates its gradient once more, and torch has no derivative of {found[1]}. Finite "
+            f"differences (darts, sama) need none{_unfused(found[1])}"
+        ) from error
+
+
+def _unfused(operation: str) -> str:
+    if "attention" not in operation:
+        return ""
+    return "; and attention has one within torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)"
 
 
 _warned: set[str] = set()

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from .errors import NonFiniteError, ProblemError, without_derivative
+from .errors import NonFiniteError, second_derivatives
 from .linearization import Linearization
 from .method import Method
 from .objective import Evaluation, Objective
@@ -146,17 +146,12 @@ class Hierarchy:
             targets = [i for i in self._arguments(name, member) if i == name or i in self.inside[name]]
             if cotangent is None or not targets:
                 continue
+            method = self.method(member)
             try:
-                pulled = self.method(member).pull_back(self.linearize(member, targets), cotangent)
+                with second_derivatives(f"problem '{member}': {method.name}"):
+                    pulled = method.pull_back(self.linearize(member, targets), cotangent)
             except NonFiniteError as error:
                 raise NonFiniteError(f"edge {name} -> {member}: {error}") from error
-            except RuntimeError as error:
-                if (operation := without_derivative(error)) is None:
-                    raise
-                raise ProblemError(
-                    f"problem '{member}': {self.method(member).name} differentiates its gradient once more, and torch "
-                    f"has no derivative of {operation}. Finite differences (darts, sama) need none{_unfused(operation)}"
-                ) from error
             for target, part in self.split(targets, pulled).items():
                 pending[target] = add(pending[target], part) if target in pending else part
         return pending.get(name)
@@ -187,7 +182,7 @@ class Hierarchy:
             level = self.levels[member]
             objective = self._objective(member, inputs, None if moment is None else moment.members[member])
             solution = level.parameters if moment is None else moment.values[member]
-            values[member] = respond(self.method(member), objective, solution, flat)
+            values[member] = respond(self.method(member), objective, solution, flat, whose=f"problem '{member}'")
 
     def _arguments(self, name: str, member: str) -> Iterable[str]:
         held = self.held[name].get(member, frozenset())
@@ -204,12 +199,6 @@ class Hierarchy:
             parts[name] = flat[start:stop]
             start = stop
         return parts
-
-
-def _unfused(operation: str) -> str:
-    if "attention" not in operation:
-        return ""
-    return "; and attention has one within torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)"
 
 
 def _detached(tensors: Tensors) -> Tensors:

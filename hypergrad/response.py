@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from .errors import ConfigError
+from .errors import ConfigError, second_derivatives
 from .linearization import Linearization
 from .moving import Response, current_pass
 from .objective import Evaluation, Objective
@@ -50,6 +50,8 @@ def best_response(objective: Callable[..., Tensor], solution: S, *inputs: Any, m
 
     Raises:
         ConfigError: ``solution`` holds something other than floating-point tensors.
+        ProblemError: When it is differentiated: the method needs second derivatives of an operation that torch has none
+            for.
     """
     from .cg import CG
 
@@ -76,20 +78,22 @@ def best_response(objective: Callable[..., Tensor], solution: S, *inputs: Any, m
     return pytree.tree_unflatten(list(response), solution_tree)
 
 
-def respond(method: Method, objective: Objective, solution: Tensors, inputs: Tensors) -> Tensors:
-    """:func:`best_response` on flat tuples of tensors."""
+def respond(
+    method: Method, objective: Objective, solution: Tensors, inputs: Tensors, *, whose: str = "best_response"
+) -> Tensors:
+    """:func:`best_response` on flat tuples of tensors, of the one that an error names."""
     response = current_pass().visit(Response(method, objective, solution, inputs))
-    return _Response.apply(method, response.objective, len(solution), *response.solution, *inputs)
+    return _Response.apply(method, response.objective, whose, len(solution), *response.solution, *inputs)
 
 
 class _Response(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, method: Method, objective: Objective, size: int, *tensors: Tensor) -> Tensors:
+    def forward(ctx: Any, method: Method, objective: Objective, whose: str, size: int, *tensors: Tensor) -> Tensors:
         solution, inputs = tensors[:size], tensors[size:]
         response = tuple(t.view_as(t) for t in solution)
         # The outputs are saved, not the solution: a second derivative goes on through them into this node again.
         ctx.save_for_backward(*response, *inputs)
-        ctx.method, ctx.objective, ctx.size = method, objective, size
+        ctx.method, ctx.objective, ctx.whose, ctx.size = method, objective, whose, size
         return response
 
     @staticmethod
@@ -99,5 +103,6 @@ class _Response(torch.autograd.Function):
         # A copy of the memory: an evaluation may be repeated, and must not make it older.
         objective = dataclasses.replace(ctx.objective, state=dict(ctx.objective.state), nested=True)
         at = Linearization(objective, solution, inputs, differentiable=torch.is_grad_enabled())
-        gradients = ctx.method.pull_back(at, cotangent)
-        return (None, None, None, *(None,) * ctx.size, *gradients)
+        with second_derivatives(f"{ctx.whose}: {ctx.method.name}"):
+            gradients = ctx.method.pull_back(at, cotangent)
+        return (None, None, None, None, *(None,) * ctx.size, *gradients)

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from .errors import ConfigError
+from .errors import ConfigError, second_derivatives
 from .linearization import Linearization
 from .method import Method
 from .tensors import Tensors
@@ -48,11 +48,13 @@ def apply_method(
 
     Raises:
         ConfigError: ``vector`` does not match the parameters of ``curr``, or a ``prev`` does not reach it.
+        ProblemError: The method needs second derivatives of an operation that torch has none for.
     """
     uppers = list(prev) if isinstance(prev, Sequence) else [prev]
     cotangent = _checked(vector, curr)
     method = curr.method if isinstance(curr.method, method_class) else method_class()
-    gradients = method.pull_back(curr.linearize(uppers), cotangent)
+    with second_derivatives(f"problem '{curr.name}': {method.name}"):
+        gradients = method.pull_back(curr.linearize(uppers), cotangent)
     if not sync:
         return gradients
     start = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from ...hypergrad.errors import second_derivatives
 from ...hypergrad.finite_difference import difference_pull_back
 from ...hypergrad.hierarchy import Hierarchy
 from ...hypergrad.lanczos import extreme_eigenvalues, random_direction
@@ -13,21 +14,28 @@ from .report import LevelReport
 
 
 def level_report(hierarchy: Hierarchy, name: str, upper: str) -> LevelReport:
-    """Measure the (total) objective of a level at its current point."""
-    level = hierarchy.levels[name]
+    """Measure the (total) objective of a level at its current point.
+
+    Raises:
+        ProblemError: It needs second derivatives of an operation that torch has none for.
+    """
+    level, method = hierarchy.levels[name], hierarchy.method(name)
     inputs = [i for i in hierarchy.inputs[name] if i == upper or i in hierarchy.inside[upper]]
     at = hierarchy.linearize(name, inputs)
-    slope = norm(at.decayed(tuple(g.detach() for g in at.gradient), at.solution)).item()
-    lowest, highest = extreme_eigenvalues(at.hessian_product, at.solution)
+    with second_derivatives(f"problem '{name}': the audit"):
+        slope = norm(at.decayed(tuple(g.detach() for g in at.gradient), at.solution)).item()
+        lowest, highest = extreme_eigenvalues(at.hessian_product, at.solution)
+        asymmetric = asymmetry(hierarchy.linearize(name, inputs))
     return LevelReport(
         name=name,
-        method=str(hierarchy.method(name)),
+        method=str(method),
         parameters=total_size(level.parameters),
         gradient_norm=slope,
         parameter_norm=norm(level.parameters).item(),
         smallest_curvature=lowest,
         largest_curvature=highest,
-        asymmetry=asymmetry(hierarchy.linearize(name, inputs)),
+        asymmetry=asymmetric,
+        through_steps=method.needs_tape,
     )
 
 

@@ -17,6 +17,7 @@ from ...hypergrad.minres import MINRES
 from ...hypergrad.registry import available, build_method
 from ...hypergrad.tally import tallied
 from ...hypergrad.tensors import Tensors, dot, filled, norm, subtract
+from ...hypergrad.unroll import Unroll
 from ..gradients import Gradients
 from ..inspection import untouched
 from .allocation import PeakMemory
@@ -53,12 +54,13 @@ def audit(engine: Engine, name: str, methods: str | Method | Sequence[str | Meth
         reports = {m: level_report(engine.gradients.hierarchy, m, upper) for m in inside}
         reference = {m: _reference(reports[m]) for m in inside}
         truth = _total(engine, upper, reference)
+        steps = _against_steps(engine, upper, reports, reference)
         rows = [
             _row(engine, upper, label, chosen, level, reference, truth)
             for label, chosen, level in _trials(engine, inside, methods)
         ]
     described = {m: str(method) for m, method in reference.items()}
-    return Audit(upper, norm(truth).item(), described, list(reports.values()), rows)
+    return Audit(upper, norm(truth).item(), described, list(reports.values()), rows, steps)
 
 
 def _reference(report: LevelReport) -> Method:
@@ -67,6 +69,24 @@ def _reference(report: LevelReport) -> Method:
         return Exact()
     # MINRES needs no definite matrix, and takes about as many products as CG where it is definite.
     return MINRES(iterations=500, tolerance=1e-6)
+
+
+def _against_steps(
+    engine: Engine, upper: str, reports: Mapping[str, LevelReport], reference: Mapping[str, Method]
+) -> Row | None:
+    """The run's own hypergradient against the derivative of the steps that it goes through."""
+    if not any(report.through_steps for report in reports.values()):
+        return None
+    methods = {m: engine[m].method for m in reports}
+    whole = {m: Unroll() if reports[m].through_steps else reference[m] for m in reports}
+    try:
+        # In this order: graphs of the steps, where training kept any, serve once, and the truth is to do without them.
+        with _memory_kept(engine):
+            own = _total(engine, upper, methods)
+        truth = _total(engine, upper, whole)
+    except MultilevelError:
+        return None
+    return Row("as configured", _text(methods), "all", *_comparison(own, truth))
 
 
 def _trials(
@@ -107,7 +127,7 @@ def _row(
     truth: Tensors,
 ) -> Row:
     chosen = {**reference, **methods}
-    text = ", ".join(dict.fromkeys(map(str, methods.values())))
+    text = _text(methods)
     try:
         with _memory_kept(engine):
             _total(engine, upper, chosen)  # the first time allocates and compiles
@@ -121,14 +141,11 @@ def _row(
             _total(engine, upper, chosen)
     except MultilevelError as error:
         return Row(label, text, level, failure=str(error))
-    size, true_size = norm(value).item(), norm(truth).item()
     return Row(
         label,
         text,
         level,
-        cosine=_ratio(dot(value, truth).item(), size * true_size),
-        norm_ratio=_ratio(size, true_size),
-        relative_error=_ratio(norm(subtract(value, truth)).item(), true_size),
+        *_comparison(value, truth),
         seconds=statistics.median(times),
         peak_bytes=memory.peak,
         gradients=tally.gradients,
@@ -159,5 +176,14 @@ def _memory_kept(engine: Engine) -> Iterator[None]:
             memory.update(kept)
 
 
-def _ratio(value: float, by: float) -> float:
-    return value / by if by > 0 else (0.0 if value == 0 else float("inf"))
+def _text(methods: Mapping[str, Method]) -> str:
+    return ", ".join(dict.fromkeys(map(str, methods.values())))
+
+
+def _comparison(value: Tensors, truth: Tensors) -> tuple[float | None, float | None, float | None]:
+    """Cosine, norm ratio and relative error; there are none where the truth is zero."""
+    size, true_size = norm(value).item(), norm(truth).item()
+    if true_size == 0.0:
+        return None, None, None
+    cosine = dot(value, truth).item() / (size * true_size) if size > 0.0 else 0.0
+    return cosine, size / true_size, norm(subtract(value, truth)).item() / true_size

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ...hypergrad.errors import ConfigError
-from .report import GOOD, Audit, Row
+from .report import Audit, Row
+from .verdict import GOOD
 
 SMALLEST = 1e-12
 """Errors below are drawn here: rounding."""
@@ -36,7 +37,10 @@ def save_audit_picture(audit: Audit, path: Path) -> None:
     across = axes.get_yaxis_transform()
     axes.text(0.99, GOOD * 0.9, "accurate", ha="right", va="top", transform=across, color="#2e6b48")
     axes.set(xscale="log", yscale="log", xlabel="time of one hypergradient (ms)", ylabel="relative error")
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, title="fastest first")
+    if rows:
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, title="fastest first")
+    else:
+        axes.text(0.5, 0.5, "nothing to compare", ha="center", va="center", transform=axes.transAxes)
     axes.set_title(f"Hypergradient of '{audit.upper}': error against time", loc="left", fontsize=11)
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.xaxis.set_major_formatter("{x:g}")

@@ -1,4 +1,4 @@
-"""What an audit found: numbers, a table, and a verdict in plain words."""
+"""What an audit found: numbers, and tables of them."""
 
 from __future__ import annotations
 
@@ -7,15 +7,7 @@ import json
 from dataclasses import dataclass
 
 from ..tables import table
-
-GOOD = 0.01
-"""Relative error up to which a hypergradient is called accurate."""
-DETACHED = 0.05
-"""Asymmetry that no finite difference has by itself: the training step detaches."""
-HOPELESS = 0.5
-"""Relative error from which changing the method does not help."""
-USABLE = 0.9
-"""Cosine from which a hypergradient still points the right way."""
+from .verdict import GOOD, milliseconds, verdict
 
 
 @dataclass(frozen=True)
@@ -32,6 +24,7 @@ class LevelReport:
         largest_curvature: Largest eigenvalue.
         asymmetry: Relative difference between the two orders of the mixed derivative; not zero where its training step
             detaches.
+        through_steps: Whether its method in the run differentiates the steps that it took, converged or not (unroll).
     """
 
     name: str
@@ -42,6 +35,7 @@ class LevelReport:
     smallest_curvature: float
     largest_curvature: float
     asymmetry: float
+    through_steps: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,7 +46,7 @@ class Row:
         label: The method's name, or ``"as configured"``.
         method: The method with its options.
         level: The level whose method it replaces, the others solved exactly; ``"all"`` for all at once.
-        cosine: Cosine of the angle to the reference.
+        cosine: Cosine of the angle to the reference; this and the next two are ``None`` where that is zero.
         norm_ratio: Its norm over that of the reference.
         relative_error: Norm of the difference over that of the reference.
         seconds: Wall time of one hypergradient.
@@ -86,7 +80,10 @@ class Audit:
         reference_norm: Norm of the reference hypergradient.
         reference: How each level was differentiated for the reference.
         levels: The lower levels.
-        rows: One per method and place.
+        rows: One per method and place; the first is the run's own.
+        steps: The run's own, untimed, against what it stands for where it goes through the steps of a level: the
+            derivative of all of them, each evaluated again, and the reference at the other levels. ``None`` where no
+            method goes through steps, or these cannot be taken again.
     """
 
     upper: str
@@ -94,6 +91,7 @@ class Audit:
     reference: dict[str, str]
     levels: list[LevelReport]
     rows: list[Row]
+    steps: Row | None = None
 
     def to_json(self) -> str:
         """Everything, as a JSON object."""
@@ -104,7 +102,7 @@ class Audit:
         references = ", ".join(f"{name} by {method}" for name, method in self.reference.items())
         return "\n".join(
             [
-                f"audit of '{self.upper}': hypergradient of norm {self.reference_norm:.3g}; reference: {references}",
+                f"audit of '{self.upper}': reference of norm {self.reference_norm:.3g}: {references}",
                 "",
                 _levels_table(self.levels),
                 "",
@@ -117,65 +115,15 @@ class Audit:
 
     def verdict(self) -> list[str]:
         """What the numbers mean, and what to do."""
-        return [line for level in self.levels for line in _level_verdict(level)] + self._recommendation()
+        return verdict(self)
 
     def best(self) -> Row | None:
-        """The fastest accurate method; the most accurate where none is."""
-        rows = [r for r in self.rows if r.level == "all" and r.label != "as configured" and r.seconds is not None]
+        """The fastest accurate method, the most accurate where none is, none where the reference is zero."""
+        rows = [r for r in self.rows[1:] if r.level == "all" and r.relative_error is not None]
         accurate = [r for r in rows if (r.relative_error or 0.0) <= GOOD]
         if accurate:
             return min(accurate, key=lambda r: r.seconds or 0.0)
         return min(rows, key=lambda r: r.relative_error or 0.0, default=None)
-
-    def _recommendation(self) -> list[str]:
-        own, best = self.rows[0], self.best()
-        lines = [_own_verdict(own)]
-        if best is not None and own.relative_error is not None and best.relative_error is not None:
-            if own.relative_error <= GOOD and (own.seconds or 0.0) <= 1.5 * (best.seconds or 0.0):
-                lines.append("Recommendation: keep it.")
-            elif best.relative_error > HOPELESS:
-                lines.append("Recommendation: no method is right at this point; first see to what is said above.")
-            else:
-                lines.append(
-                    f"Recommendation: {best.method}, relative error {best.relative_error:.2g} "
-                    f"in {_milliseconds(best.seconds)} (now: {_milliseconds(own.seconds)})."
-                )
-        return lines
-
-
-def _own_verdict(own: Row) -> str:
-    if own.failure is not None:
-        return f"The run's own setting gives no hypergradient here: {own.failure}"
-    error, cosine = own.relative_error or 0.0, own.cosine or 0.0
-    if error <= GOOD:
-        quality = "accurate"
-    elif cosine >= USABLE:
-        quality = f"biased but points the right way (norm {own.norm_ratio:.2g} of the true one)"
-    else:
-        quality = "misleading: do not trust where it points"
-    return f"The run's hypergradient is {quality}: relative error {error:.2g}, cosine {cosine:.3f}."
-
-
-def _level_verdict(level: LevelReport) -> list[str]:
-    lines = []
-    if level.asymmetry > DETACHED:
-        lines.append(
-            f"'{level.name}': its training step detaches part of its loss (its mixed derivative is asymmetric by "
-            f"{level.asymmetry:.2g}), so the finite-difference methods darts and sama are wrong here; "
-            "use a method with an autograd mixed derivative (identity, neumann, cg, ...)."
-        )
-    if level.smallest_curvature < -1e-3 * level.largest_curvature:
-        lines.append(
-            f"'{level.name}': negative curvature ({level.smallest_curvature:.2g}, largest "
-            f"{level.largest_curvature:.2g}): not at a minimum. Train it further, add damping, use minres, or "
-            "Gauss-Newton curvature."
-        )
-    if level.gradient_norm > 0.1 * max(level.largest_curvature, 1e-12) * max(level.parameter_norm, 1e-12):
-        lines.append(
-            f"'{level.name}': far from a solution (gradient norm {level.gradient_norm:.2g}), which every implicit "
-            "method assumes; raise unroll_steps, or use unroll, which does not."
-        )
-    return lines
 
 
 def _levels_table(levels: list[LevelReport]) -> str:
@@ -207,10 +155,10 @@ def _cells(row: Row, *, several: bool) -> list[str]:
         return [*name, "-", "-", "-", "-", "-", "-", "-", "-"]
     return [
         *name,
-        f"{row.cosine:.4f}",
-        f"{row.norm_ratio:.3g}",
-        f"{row.relative_error:.2g}",
-        _milliseconds(row.seconds),
+        _compared(row.cosine, ".4f"),
+        _compared(row.norm_ratio, ".3g"),
+        _compared(row.relative_error, ".2g"),
+        milliseconds(row.seconds),
         f"{(row.peak_bytes or 0) / 2**20:.2f} MiB",
         str(row.gradients),
         str(row.hessian_products),
@@ -218,5 +166,5 @@ def _cells(row: Row, *, several: bool) -> list[str]:
     ]
 
 
-def _milliseconds(seconds: float | None) -> str:
-    return "-" if seconds is None else f"{seconds * 1e3:.1f} ms"
+def _compared(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)

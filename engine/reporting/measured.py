@@ -87,13 +87,13 @@ def _audit_row(row: Mapping[str, Any], several: bool) -> list[object]:
     name = [row.get("label", "-"), *([row.get("level", "-")] if several else [])]
     cosine, norm, error, seconds, peak = (_number(row, key) for key in NUMBERS)
     counts = (row.get(key, "-") for key in ("gradients", "hessian_products", "mixed_products"))
-    if cosine is None or norm is None or error is None or seconds is None or peak is None:
+    if seconds is None or peak is None:
         return [*name, *["-"] * 8]
     return [
         *name,
-        f"{cosine:.4f}".replace("-", "\N{MINUS SIGN}"),
-        short(float(f"{norm:.3g}")),
-        short(float(f"{error:.2g}")),
+        "-" if cosine is None else f"{cosine:.4f}".replace("-", "\N{MINUS SIGN}"),
+        "-" if norm is None else short(float(f"{norm:.3g}")),
+        "-" if error is None else short(float(f"{error:.2g}")),
         spent(seconds),
         f"{peak / 2**20:.2f} MiB",
         *counts,

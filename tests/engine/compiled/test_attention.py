@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from multilevel import CG, ProblemError
+from multilevel import CG, Darts, Identity, ProblemError, best_response
 from multilevel.engine.compiled.graphs import draws
+from multilevel.hypergrad.cg import cg
 
 from ...givens import Given
 from .builds import batches, bilevel, judge
@@ -92,6 +93,39 @@ def test_a_method_that_differentiates_twice_says_what_to_do(method: Any) -> None
     engine = Twins(attentive(method, unroll_steps=2), train_iters=2).eager
     with pytest.raises(ProblemError, match=r"problem 'lower': \w+ differentiates .*attention.*sdpa_kernel"):
         engine.run()
+
+
+def test_so_does_an_audit_of_a_run_that_takes_differences() -> None:
+    engine = Twins(attentive("darts"), train_iters=1).eager
+    engine.run()
+    with pytest.raises(ProblemError, match=r"problem 'lower': the audit differentiates .*attention.*sdpa_kernel"):
+        engine.audit("upper")
+
+
+def test_so_does_a_response_without_an_engine() -> None:
+    module, weight, words = Attentive(), torch.ones((), requires_grad=True), torch.randn(4, 2)
+    names, values = zip(*module.named_parameters(), strict=True)
+
+    def objective(solution: tuple[Tensor, ...], weight: Tensor) -> Tensor:
+        seen = torch.func.functional_call(module, dict(zip(names, solution, strict=True)), words)
+        return weight * seen.square().mean()
+
+    def differentiate(method: Any) -> None:
+        response = best_response(objective, values, weight, method=method)
+        torch.stack([t.sum() for t in response]).sum().backward()
+
+    with pytest.raises(ProblemError, match=r"best_response: identity differentiates .*attention.*sdpa_kernel"):
+        differentiate(Identity())
+    differentiate(Darts())
+    assert weight.grad is not None
+
+
+def test_so_does_a_method_that_is_called_by_itself() -> None:
+    engine = Twins(attentive("darts"), train_iters=1).eager
+    engine.run()
+    lower, upper = engine["lower"], engine["upper"]
+    with pytest.raises(ProblemError, match=r"problem 'lower': \w+ differentiates .*attention.*sdpa_kernel"):
+        cg([torch.ones_like(p) for p in lower.parameters], lower, upper)
 
 
 @pytest.mark.usefixtures("recorded")

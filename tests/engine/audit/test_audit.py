@@ -16,7 +16,7 @@ from multilevel.engine.audit.allocation import PeakMemory
 from multilevel.engine.audit.picture import save_audit_picture
 from multilevel.engine.cli import app
 
-from ..conftest import CONVERGED, FINITE_DIFFERENCE
+from ...conftest import CONVERGED, FINITE_DIFFERENCE
 
 H = torch.diag(torch.tensor([1.0, 2.0, 5.0], dtype=torch.float64))
 B = torch.tensor([[1.0, 0.5, 0.0], [0.0, 1.0, -1.0], [0.3, 0.0, 1.0]], dtype=torch.float64)
