@@ -36,7 +36,7 @@ def run(
     quiet: Quiet = False,
 ) -> None:
     """Train, and print the final metrics."""
-    with exit_codes():
+    with exit_codes(works=True):
         from .runs import commands
         from .runs.sweep import Asked
 
@@ -53,7 +53,7 @@ def resume(
     quiet: Quiet = False,
 ) -> None:
     """Go on with a run from its newest checkpoint; engine.train_iters=N trains longer."""
-    with exit_codes():
+    with exit_codes(works=True):
         from .runs import commands
 
         commands.resume(folder, overrides or (), jobs, _terms(allow_import, quiet=quiet))
@@ -75,7 +75,7 @@ def sweep(
     quiet: Quiet = False,
 ) -> None:
     """Train with every combination of some settings, and compare the final metrics."""
-    with exit_codes():
+    with exit_codes(works=True):
         from .runs import commands
         from .runs.sweep import Asked
 
@@ -166,7 +166,7 @@ def plot(
     ] = None,
 ) -> None:
     """Draw loss and metrics of every level; several runs together."""
-    with exit_codes():
+    with exit_codes(works=True):
         from .reporting import commands
 
         typer.echo(f"wrote {commands.plot(folders, output, metric or ())}")
@@ -178,7 +178,7 @@ def report(
     output: Output = None,
 ) -> None:
     """Write one page about a run: result, graph, curves, timing, audit, settings."""
-    with exit_codes():
+    with exit_codes(works=True):
         from .reporting import commands
 
         typer.echo(f"wrote {commands.report(folder, output)}")
