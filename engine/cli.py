@@ -9,7 +9,7 @@ import typer
 
 from .._version import __version__
 from .exit_codes import exit_codes
-from .options import Allow, Jobs, Output, Overrides, Quiet, Resume, RunDir, Seeds, Which
+from .options import Allow, Folder, Folders, Jobs, Output, Overrides, Quiet, Resume, RunDir, Seeds, Which, path
 
 if TYPE_CHECKING:
     from .runs.run import Terms
@@ -46,7 +46,9 @@ def run(
 
 @app.command()
 def resume(
-    folder: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The folder of a run, of --seeds or of a sweep.")],
+    folder: Annotated[
+        Path, typer.Argument(parser=path, metavar="RUN_DIR", help="The folder of a run, of --seeds or of a sweep.")
+    ],
     overrides: Overrides = None,
     jobs: Jobs = None,
     allow_import: Allow = None,
@@ -99,7 +101,10 @@ def graph(
     experiment: Which,
     overrides: Overrides = None,
     form: Annotated[str, typer.Option("--format", metavar="text|mermaid")] = "text",
-    png: Annotated[Optional[Path], typer.Option(metavar="FILE", help="Draw it into a picture as well.")] = None,  # noqa: UP045
+    png: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(parser=path, metavar="FILE", help="Draw it into a picture as well."),
+    ] = None,
 ) -> None:
     """Print the graph of an experiment, or draw it."""
     with exit_codes():
@@ -133,8 +138,11 @@ def audit(
     upper: Annotated[Optional[str], typer.Option(help="The problem whose hypergradient; default: the top.")] = None,  # noqa: UP045
     steps: Annotated[int, typer.Option(min=0, help="Engine steps to train before.")] = 100,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    png: Annotated[Optional[Path], typer.Option(metavar="FILE", help="Draw error against time.")] = None,  # noqa: UP045
-    run_dir: Annotated[Optional[Path], typer.Option(help="Write audit.json into this folder as well.")] = None,  # noqa: UP045
+    png: Annotated[Optional[Path], typer.Option(parser=path, metavar="FILE", help="Draw error against time.")] = None,  # noqa: UP045
+    run_dir: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(parser=path, metavar="RUN_DIR", help="Write audit.json into this folder as well."),
+    ] = None,
     allow_import: Allow = None,
 ) -> None:
     """Train a little, then compare every method's hypergradient with the truth."""
@@ -158,7 +166,7 @@ def audit(
 
 @app.command()
 def plot(
-    folders: Annotated[list[Path], typer.Argument(metavar="RUN_DIR", help="Of runs, of --seeds or of sweeps.")],
+    folders: Folders,
     output: Output = None,
     metric: Annotated[
         Optional[list[str]],  # noqa: UP045
@@ -174,7 +182,7 @@ def plot(
 
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The folder of a run.")],
+    folder: Folder,
     output: Output = None,
 ) -> None:
     """Write one page about a run: result, graph, curves, timing, audit, settings."""
