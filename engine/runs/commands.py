@@ -7,11 +7,19 @@ from pathlib import Path
 
 from ...configs.loader import LoadedExperiment, load
 from ...hypergrad.errors import ConfigError
-from .folder import RunFolder, timestamped
+from .folder import RunFolder
 from .group import refuse_group
 from .many import go_on_many, is_many, start_many
 from .plan import Plan
-from .resuming import refuse_others, resume_run, run_or_resume, say_report, unfinished, unfinished_many
+from .resuming import (
+    refuse_others,
+    resume_run,
+    run_or_resume,
+    say_report,
+    timestamped,
+    unfinished,
+    unfinished_many,
+)
 from .run import Terms, start
 from .sweep import Asked, plan_seeds, plan_sweep
 
