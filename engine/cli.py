@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from .._version import __version__
 from .exit_codes import exit_codes
-from .options import Allow, Folder, Folders, Jobs, Output, Overrides, Quiet, Resume, RunDir, Seeds, Which, path
+from .options import (
+    Allow,
+    Folder,
+    Folders,
+    Jobs,
+    Output,
+    Overrides,
+    Picture,
+    Quiet,
+    Resume,
+    RunDir,
+    Seeds,
+    Which,
+    file,
+    path,
+)
 
 if TYPE_CHECKING:
     from .runs.run import Terms
@@ -101,10 +117,7 @@ def graph(
     experiment: Which,
     overrides: Overrides = None,
     form: Annotated[str, typer.Option("--format", metavar="text|mermaid")] = "text",
-    png: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(parser=path, metavar="FILE", help="Draw it into a picture as well."),
-    ] = None,
+    png: Picture = None,
 ) -> None:
     """Print the graph of an experiment, or draw it."""
     with exit_codes():
@@ -138,7 +151,7 @@ def audit(
     upper: Annotated[Optional[str], typer.Option(help="The problem whose hypergradient; default: the top.")] = None,  # noqa: UP045
     steps: Annotated[int, typer.Option(min=0, help="Engine steps to train before.")] = 100,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    png: Annotated[Optional[Path], typer.Option(parser=path, metavar="FILE", help="Draw error against time.")] = None,  # noqa: UP045
+    png: Annotated[Optional[Path], typer.Option(parser=file, metavar="FILE", help="Draw error against time.")] = None,  # noqa: UP045
     run_dir: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(parser=path, metavar="RUN_DIR", help="Write audit.json into this folder as well."),
@@ -244,5 +257,7 @@ def _is_auto(resume: str | None) -> bool:
     if resume not in (None, "auto"):
         from ..hypergrad.errors import ConfigError
 
-        raise ConfigError(f"--resume: expected 'auto', got '{resume}'; to name a folder: multilevel resume {resume}")
+        raise ConfigError(
+            f"--resume: expected 'auto', got '{resume}'; a folder: multilevel resume {quote(str(resume))}"
+        )
     return resume == "auto"

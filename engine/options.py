@@ -19,6 +19,18 @@ def path(text: str) -> Path:
     return Path(text)
 
 
+def file(text: str) -> Path:
+    """A file that is to be written.
+
+    Raises:
+        typer.BadParameter: It is empty, or a folder.
+    """
+    found = path(text)
+    if found.is_dir():
+        raise typer.BadParameter(f"expected a file, got the folder '{found}'; name a file in it")
+    return found
+
+
 Which = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="A shipped experiment's name, or a YAML file.")]
 Overrides = Annotated[
     Optional[list[str]],  # noqa: UP045  typer reads it at run time
@@ -48,5 +60,9 @@ Folders = Annotated[
 ]
 Output = Annotated[
     Optional[Path],  # noqa: UP045
-    typer.Option("--output", "-o", parser=path, metavar="FILE", help="Where to; into the folder by default."),
+    typer.Option("--output", "-o", parser=file, metavar="FILE", help="Where to; into the folder by default."),
+]
+Picture = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(parser=file, metavar="FILE", help="Draw it into a picture as well."),
 ]

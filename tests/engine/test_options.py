@@ -47,3 +47,14 @@ def test_the_current_folder_is_named_by_a_dot(tmp_path: Path, monkeypatch: pytes
     result = CliRunner().invoke(app, ["run", "toy.yaml", "engine.train_iters=1", "--run-dir", "."])
     assert result.exit_code == 0, result.output
     assert (tmp_path / "report.json").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments", [["report", "out", "-o", "."], ["plot", "out", "-o", "."], ["graph", "toy.yaml", "--png", "."]]
+)
+def test_a_folder_is_no_file_to_write(arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_toy(tmp_path)
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert "expected a file, got the folder '.'" in result.stderr
