@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from .._version import __version__
+from . import options
 from .exit_codes import exit_codes
-from .options import (
-    Allow,
-    Folder,
-    Folders,
-    Jobs,
-    Output,
-    Overrides,
-    Picture,
-    Quiet,
-    Resume,
-    RunDir,
-    Seeds,
-    Which,
-    file,
-    path,
-)
 
 if TYPE_CHECKING:
     from .runs.run import Terms
@@ -42,14 +26,14 @@ app = typer.Typer(
 
 @app.command()
 def run(
-    experiment: Which,
-    overrides: Overrides = None,
-    seeds: Seeds = None,
-    jobs: Jobs = None,
-    run_dir: RunDir = None,
-    resume: Resume = None,
-    allow_import: Allow = None,
-    quiet: Quiet = False,
+    experiment: options.Which,
+    overrides: options.Overrides = None,
+    seeds: options.Seeds = None,
+    jobs: options.Jobs = None,
+    run_dir: options.RunDir = None,
+    resume: options.Resume = None,
+    allow_import: options.Allow = None,
+    quiet: options.Quiet = False,
 ) -> None:
     """Train, and print the final metrics."""
     with exit_codes(works=True):
@@ -62,13 +46,11 @@ def run(
 
 @app.command()
 def resume(
-    folder: Annotated[
-        Path, typer.Argument(parser=path, metavar="RUN_DIR", help="The folder of a run, of --seeds or of a sweep.")
-    ],
-    overrides: Overrides = None,
-    jobs: Jobs = None,
-    allow_import: Allow = None,
-    quiet: Quiet = False,
+    folder: options.AnyFolder,
+    overrides: options.Overrides = None,
+    jobs: options.Jobs = None,
+    allow_import: options.Allow = None,
+    quiet: options.Quiet = False,
 ) -> None:
     """Go on with a run from its newest checkpoint; engine.train_iters=N trains longer."""
     with exit_codes(works=True):
@@ -79,18 +61,18 @@ def resume(
 
 @app.command()
 def sweep(
-    experiment: Which,
+    experiment: options.Which,
     overrides: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Argument(metavar="KEY.PATH=VALUE,VALUE...", help="As in problems.classifier.optimizer.lr=0.1,0.01"),
     ] = None,
-    seeds: Seeds = None,
-    jobs: Jobs = None,
-    run_dir: RunDir = None,
+    seeds: options.Seeds = None,
+    jobs: options.Jobs = None,
+    run_dir: options.RunDir = None,
     metric: Annotated[Optional[str], typer.Option(help="Show this metric only, and sort by it.")] = None,  # noqa: UP045
-    resume: Resume = None,
-    allow_import: Allow = None,
-    quiet: Quiet = False,
+    resume: options.Resume = None,
+    allow_import: options.Allow = None,
+    quiet: options.Quiet = False,
 ) -> None:
     """Train with every combination of some settings, and compare the final metrics."""
     with exit_codes(works=True):
@@ -102,7 +84,7 @@ def sweep(
 
 
 @app.command()
-def check(experiment: Which, overrides: Overrides = None, allow_import: Allow = None) -> None:
+def check(experiment: options.Which, overrides: options.Overrides = None, allow_import: options.Allow = None) -> None:
     """Build everything and train nothing: print the graph, each level's method, pace and size."""
     with exit_codes():
         from ..configs.loader import load
@@ -114,10 +96,10 @@ def check(experiment: Which, overrides: Overrides = None, allow_import: Allow = 
 
 @app.command()
 def graph(
-    experiment: Which,
-    overrides: Overrides = None,
+    experiment: options.Which,
+    overrides: options.Overrides = None,
     form: Annotated[str, typer.Option("--format", metavar="text|mermaid")] = "text",
-    png: Picture = None,
+    png: options.Picture = None,
 ) -> None:
     """Print the graph of an experiment, or draw it."""
     with exit_codes():
@@ -142,8 +124,8 @@ def graph(
 
 @app.command()
 def audit(
-    experiment: Which,
-    overrides: Overrides = None,
+    experiment: options.Which,
+    overrides: options.Overrides = None,
     method: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option(metavar="NAME", help="Audit this method; may be repeated. Default: every method."),
@@ -151,12 +133,9 @@ def audit(
     upper: Annotated[Optional[str], typer.Option(help="The problem whose hypergradient; default: the top.")] = None,  # noqa: UP045
     steps: Annotated[int, typer.Option(min=0, help="Engine steps to train before.")] = 100,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    png: Annotated[Optional[Path], typer.Option(parser=file, metavar="FILE", help="Draw error against time.")] = None,  # noqa: UP045
-    run_dir: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(parser=path, metavar="RUN_DIR", help="Write audit.json into this folder as well."),
-    ] = None,
-    allow_import: Allow = None,
+    png: options.AuditPicture = None,
+    run_dir: options.AuditFolder = None,
+    allow_import: options.Allow = None,
 ) -> None:
     """Train a little, then compare every method's hypergradient with the truth."""
     with exit_codes():
@@ -179,8 +158,8 @@ def audit(
 
 @app.command()
 def plot(
-    folders: Folders,
-    output: Output = None,
+    folders: options.Folders,
+    output: options.Output = None,
     metric: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option(metavar="NAME", help="Draw this metric only; may be repeated."),
@@ -195,8 +174,8 @@ def plot(
 
 @app.command()
 def report(
-    folder: Folder,
-    output: Output = None,
+    folder: options.Folder,
+    output: options.Output = None,
 ) -> None:
     """Write one page about a run: result, graph, curves, timing, audit, settings."""
     with exit_codes(works=True):

@@ -1,4 +1,4 @@
-"""The arguments and options that several commands have."""
+"""The arguments and options that several commands have, and those that are paths."""
 
 from __future__ import annotations
 
@@ -55,6 +55,9 @@ Jobs = Annotated[
     typer.Option("--jobs", "-j", min=1, help="How many runs at a time; 1 by default."),
 ]
 Folder = Annotated[Path, typer.Argument(parser=path, metavar="RUN_DIR", help="The folder of a run.")]
+AnyFolder = Annotated[
+    Path, typer.Argument(parser=path, metavar="RUN_DIR", help="The folder of a run, of --seeds or of a sweep.")
+]
 Folders = Annotated[
     list[Path], typer.Argument(parser=path, metavar="RUN_DIR", help="Of runs, of --seeds or of sweeps.")
 ]
@@ -65,4 +68,12 @@ Output = Annotated[
 Picture = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option(parser=file, metavar="FILE", help="Draw it into a picture as well."),
+]
+AuditPicture = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(parser=file, metavar="FILE", help="Draw error against time."),
+]
+AuditFolder = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(parser=path, metavar="RUN_DIR", help="Write audit.json into this folder as well."),
 ]

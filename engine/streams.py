@@ -108,7 +108,7 @@ def _lasting(stream: TextIO) -> tuple[TextIO, Lasting | None]:
         stream.flush()  # what was said before comes first
     lasting = Lasting(raw)
     text = io.TextIOWrapper(
-        lasting if raw is buffer else io.BufferedWriter(lasting),  # type: ignore[arg-type]  # as Python itself does
+        lasting if raw is buffer else io.BufferedWriter(lasting),  # type: ignore[type-var]  # it need not read
         encoding=stream.encoding,
         errors=stream.errors,
         line_buffering=stream.line_buffering,
