@@ -67,6 +67,8 @@ def _parts(construct: Constructor, section: ProblemSection) -> dict[str, Any]:
     if section.module is not None:
         with under("module"):
             parts["module"] = construct.build(section.module, MODULE)
+    _refuse_empty(section, "module", "optimizer")
+    _refuse_empty(section, "optimizer", "scheduler")
     if section.optimizer is not None:
         with under("optimizer"):
             if "module" not in parts:
@@ -87,6 +89,13 @@ def _parts(construct: Constructor, section: ProblemSection) -> dict[str, Any]:
         with under("validation_data"):
             parts["validation_data_loader"] = construct.build(section.validation_data, ANYTHING)
     return parts
+
+
+def _refuse_empty(section: ProblemSection, key: str, user: str) -> None:
+    if getattr(section, user) is not None and getattr(section, key) is None and key in section.model_fields_set:
+        raise refuse(
+            f"the key has no value, and the `{user}` beside it needs one; give it a class: {{class: ...}}", key
+        )
 
 
 def _data(construct: Constructor, data: Component | list[Component]) -> Any:

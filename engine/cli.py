@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from .._version import __version__
+from . import options
 from .exit_codes import exit_codes
-from .options import Allow, Jobs, Output, Overrides, Quiet, Resume, RunDir, Seeds, Which
 
 if TYPE_CHECKING:
     from .runs.run import Terms
@@ -26,17 +26,17 @@ app = typer.Typer(
 
 @app.command()
 def run(
-    experiment: Which,
-    overrides: Overrides = None,
-    seeds: Seeds = None,
-    jobs: Jobs = None,
-    run_dir: RunDir = None,
-    resume: Resume = None,
-    allow_import: Allow = None,
-    quiet: Quiet = False,
+    experiment: options.Which,
+    overrides: options.Overrides = None,
+    seeds: options.Seeds = None,
+    jobs: options.Jobs = None,
+    run_dir: options.RunDir = None,
+    resume: options.Resume = None,
+    allow_import: options.Allow = None,
+    quiet: options.Quiet = False,
 ) -> None:
     """Train, and print the final metrics."""
-    with exit_codes():
+    with exit_codes(works=True):
         from .runs import commands
         from .runs.sweep import Asked
 
@@ -46,14 +46,14 @@ def run(
 
 @app.command()
 def resume(
-    folder: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The folder of a run, of --seeds or of a sweep.")],
-    overrides: Overrides = None,
-    jobs: Jobs = None,
-    allow_import: Allow = None,
-    quiet: Quiet = False,
+    folder: options.AnyFolder,
+    overrides: options.Overrides = None,
+    jobs: options.Jobs = None,
+    allow_import: options.Allow = None,
+    quiet: options.Quiet = False,
 ) -> None:
     """Go on with a run from its newest checkpoint; engine.train_iters=N trains longer."""
-    with exit_codes():
+    with exit_codes(works=True):
         from .runs import commands
 
         commands.resume(folder, overrides or (), jobs, _terms(allow_import, quiet=quiet))
@@ -61,21 +61,21 @@ def resume(
 
 @app.command()
 def sweep(
-    experiment: Which,
+    experiment: options.Which,
     overrides: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Argument(metavar="KEY.PATH=VALUE,VALUE...", help="As in problems.classifier.optimizer.lr=0.1,0.01"),
     ] = None,
-    seeds: Seeds = None,
-    jobs: Jobs = None,
-    run_dir: RunDir = None,
+    seeds: options.Seeds = None,
+    jobs: options.Jobs = None,
+    run_dir: options.RunDir = None,
     metric: Annotated[Optional[str], typer.Option(help="Show this metric only, and sort by it.")] = None,  # noqa: UP045
-    resume: Resume = None,
-    allow_import: Allow = None,
-    quiet: Quiet = False,
+    resume: options.Resume = None,
+    allow_import: options.Allow = None,
+    quiet: options.Quiet = False,
 ) -> None:
     """Train with every combination of some settings, and compare the final metrics."""
-    with exit_codes():
+    with exit_codes(works=True):
         from .runs import commands
         from .runs.sweep import Asked
 
@@ -84,7 +84,7 @@ def sweep(
 
 
 @app.command()
-def check(experiment: Which, overrides: Overrides = None, allow_import: Allow = None) -> None:
+def check(experiment: options.Which, overrides: options.Overrides = None, allow_import: options.Allow = None) -> None:
     """Build everything and train nothing: print the graph, each level's method, pace and size."""
     with exit_codes():
         from ..configs.loader import load
@@ -96,10 +96,10 @@ def check(experiment: Which, overrides: Overrides = None, allow_import: Allow = 
 
 @app.command()
 def graph(
-    experiment: Which,
-    overrides: Overrides = None,
+    experiment: options.Which,
+    overrides: options.Overrides = None,
     form: Annotated[str, typer.Option("--format", metavar="text|mermaid")] = "text",
-    png: Annotated[Optional[Path], typer.Option(metavar="FILE", help="Draw it into a picture as well.")] = None,  # noqa: UP045
+    png: options.Picture = None,
 ) -> None:
     """Print the graph of an experiment, or draw it."""
     with exit_codes():
@@ -124,8 +124,8 @@ def graph(
 
 @app.command()
 def audit(
-    experiment: Which,
-    overrides: Overrides = None,
+    experiment: options.Which,
+    overrides: options.Overrides = None,
     method: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option(metavar="NAME", help="Audit this method; may be repeated. Default: every method."),
@@ -133,9 +133,9 @@ def audit(
     upper: Annotated[Optional[str], typer.Option(help="The problem whose hypergradient; default: the top.")] = None,  # noqa: UP045
     steps: Annotated[int, typer.Option(min=0, help="Engine steps to train before.")] = 100,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    png: Annotated[Optional[Path], typer.Option(metavar="FILE", help="Draw error against time.")] = None,  # noqa: UP045
-    run_dir: Annotated[Optional[Path], typer.Option(help="Write audit.json into this folder as well.")] = None,  # noqa: UP045
-    allow_import: Allow = None,
+    png: options.AuditPicture = None,
+    run_dir: options.AuditFolder = None,
+    allow_import: options.Allow = None,
 ) -> None:
     """Train a little, then compare every method's hypergradient with the truth."""
     with exit_codes():
@@ -158,15 +158,15 @@ def audit(
 
 @app.command()
 def plot(
-    folders: Annotated[list[Path], typer.Argument(metavar="RUN_DIR", help="Of runs, of --seeds or of sweeps.")],
-    output: Output = None,
+    folders: options.Folders,
+    output: options.Output = None,
     metric: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option(metavar="NAME", help="Draw this metric only; may be repeated."),
     ] = None,
 ) -> None:
     """Draw loss and metrics of every level; several runs together."""
-    with exit_codes():
+    with exit_codes(works=True):
         from .reporting import commands
 
         typer.echo(f"wrote {commands.plot(folders, output, metric or ())}")
@@ -174,11 +174,11 @@ def plot(
 
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The folder of a run.")],
-    output: Output = None,
+    folder: options.Folder,
+    output: options.Output = None,
 ) -> None:
     """Write one page about a run: result, graph, curves, timing, audit, settings."""
-    with exit_codes():
+    with exit_codes(works=True):
         from .reporting import commands
 
         typer.echo(f"wrote {commands.report(folder, output)}")
@@ -236,5 +236,7 @@ def _is_auto(resume: str | None) -> bool:
     if resume not in (None, "auto"):
         from ..hypergrad.errors import ConfigError
 
-        raise ConfigError(f"--resume: expected 'auto', got '{resume}'; to name a folder: multilevel resume {resume}")
+        raise ConfigError(
+            f"--resume: expected 'auto', got '{resume}'; a folder: multilevel resume {quote(str(resume))}"
+        )
     return resume == "auto"

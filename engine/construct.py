@@ -36,6 +36,7 @@ OPTIMIZER = Kind("a torch.optim.Optimizer", (Optimizer,))
 SCHEDULER = Kind("a scheduler of torch.optim.lr_scheduler", (LRScheduler, ReduceLROnPlateau))
 ANYTHING = Kind("a class or function that data may come from")
 
+A_TEXT = re.compile(r"\bstr(ing)?\b")
 UNEXPECTED = re.compile(r"unexpected keyword argument '(\w+)'")
 
 PARTS_FROM = "multilevel.problems"
@@ -133,7 +134,10 @@ class Constructor:
             if isinstance(error, TypeError) and unknown and unknown[1] in given:
                 # A **kwargs was passed on to where nobody takes it.
                 raise _unknown_argument(name, paths[unknown[1]], _all_parameters(target)) from error
-            raise refuse(f"{name} raised {type(error).__name__}: {error}") from error
+            texts = _suspects(target, error, given)
+            at = paths[texts[0]] if len(texts) == 1 else ()
+            said = "".join(f"; {key} is the text {given[key]!r}" for key in texts)
+            raise refuse(f"{name} raised {type(error).__name__}: {error}{said}", *at) from error
 
 
 def _check_arguments(name: str, target: Callable[..., Any], args: Sequence[Any], paths: Mapping[str, Path]) -> None:
@@ -152,6 +156,14 @@ def _check_arguments(name: str, target: Callable[..., Any], args: Sequence[Any],
         raise refuse(f"{name} needs {', '.join(missing)}; it takes {', '.join(names)}")
     if len(args) > len(positional) and not any(p.kind is p.VAR_POSITIONAL for p in parameters):
         raise refuse(f"{name} takes at most {len(positional)} positional arguments, got {len(args)}")
+
+
+def _suspects(target: Callable[..., Any], error: Exception, given: Mapping[str, Any]) -> list[str]:
+    """The texts among the arguments, where the error is that something is one: those whose default is none."""
+    if not isinstance(error, TypeError) or not A_TEXT.search(str(error)):
+        return []
+    texts = {p.name for p in _parameters(target) or () if isinstance(p.default, str)}
+    return [key for key, value in given.items() if isinstance(value, str) and key not in texts]
 
 
 def _parameters(target: Callable[..., Any]) -> list[inspect.Parameter] | None:

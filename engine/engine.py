@@ -16,6 +16,7 @@ from ..hypergrad.replay import RandomState
 from ..hypergrad.tensors import Tensors
 from ..problems.problem import Problem
 from .audit.report import Audit
+from .averaging import warn_of_processes
 from .callbacks import Callback, Callbacks, configured
 from .checkpoints.keeper import Checkpoints
 from .checkpoints.run_state import load_run_state, run_state
@@ -94,6 +95,7 @@ class Engine:
         self.last_metrics: dict[str, dict[str, Tensor]] = {}
         self.last_validation: dict[str, Any] = {}
         self._bind()
+        warn_of_processes(self.problems.values())
         self.gradients = Gradients(self.graph, self._levels, total=self.config.response == "total")
         check_methods(self.problems, self.gradients.relations.inside, self.config.response)
         for level in self._levels.values():

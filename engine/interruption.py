@@ -75,7 +75,8 @@ class Interruption:
             self._quieten_workers()
         self._noted = number
         # Not print(): the signal may have come in the middle of one.
-        os.write(2, b"\nfinishing the current level step; Ctrl-C again stops at once, without saving\n")
+        with suppress(OSError):  # nobody may be reading
+            os.write(2, b"\nfinishing the current level step; Ctrl-C again stops at once, without saving\n")
 
     def _in_another_process(self, number: int) -> None:
         """In a process that was forked while the block ran: a DataLoader's worker, a pool's.

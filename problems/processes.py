@@ -1,4 +1,4 @@
-"""Averages over processes, where there are several."""
+"""Averages over processes, where there are several, and which of how many this one is."""
 
 from __future__ import annotations
 
@@ -21,3 +21,8 @@ def mean_over_processes(tensors: Tensors) -> Tensors:
 def is_first_process() -> bool:
     """Whether this process is the one that writes files and talks to people: the first, or the only one."""
     return not dist.is_available() or not dist.is_initialized() or dist.get_rank() == 0
+
+
+def process_count() -> int:
+    """How many processes the default group has; 1 where there is none."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from ...hypergrad.errors import CheckpointWarning, ConfigError
+from ...hypergrad.errors import CheckpointWarning, ConfigError, choices
 
 if TYPE_CHECKING:
     from ...problems.problem import Problem
@@ -71,7 +71,7 @@ class Callbacks(Callback):
     """Passes each event on to several callbacks, in order.
 
     Raises:
-        ConfigError: One is no :class:`Callback`.
+        ConfigError: One is no :class:`Callback`, or has a hook of a name that nobody calls.
     """
 
     def __init__(self, callbacks: Iterable[Callback] = ()) -> None:
@@ -81,6 +81,7 @@ class Callbacks(Callback):
                 raise ConfigError(f"Engine: callbacks must be objects, got the class; write {callback.__name__}()")
             if not isinstance(callback, Callback):
                 raise ConfigError(f"Engine: callbacks must be Callback objects, got {type(callback).__name__}")
+            _refuse_unknown_hooks(type(callback))
 
     def on_run_start(self, engine: Engine) -> None:
         for callback in self.callbacks:
@@ -153,3 +154,14 @@ class Callbacks(Callback):
             number = seen[kind] = seen.get(kind, 0) + 1
             keyed.append((kind if number == 1 else f"{kind}-{number}", callback))
         return keyed
+
+
+def _refuse_unknown_hooks(kind: type[Callback]) -> None:
+    hooks = [name for name in vars(Callback) if name.startswith("on_")]
+    own = [cls for cls in kind.__mro__ if issubclass(cls, Callback)]  # others may be called by whoever they are for
+    for name, value in (item for cls in own for item in vars(cls).items()):
+        if name.startswith("on_") and name not in hooks and callable(value):
+            raise ConfigError(
+                f"callback {kind.__name__}: no hook is named '{name}', and nothing would call it"
+                f"{choices(name, hooks, 'hooks')}; a method for your own use needs another name, as '_{name}'"
+            )

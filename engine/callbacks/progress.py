@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from ...problems.processes import is_first_process
 from ..metrics import brief
+from ..streams import standard_error
 from .base import Callback
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class ProgressBar(Callback):
 
     The results of validations are printed above it. Where standard error is not a terminal it is quiet: in the log of
     a batch job, bars are noise, and the logger ``console`` writes lines. Losses are fetched from their device only when
-    the bar is drawn again.
+    the bar is drawn again. A terminal that is gone ends no run.
 
     Args:
         title: What stands in front of the bar.
@@ -51,6 +52,7 @@ class ProgressBar(Callback):
             initial=engine.step_count,
             desc=self._title or None,
             unit="step",
+            file=standard_error(),
             dynamic_ncols=True,
             mininterval=float("inf"),
         )
@@ -69,7 +71,7 @@ class ProgressBar(Callback):
     def on_validation(self, engine: Engine, metrics: Mapping[str, Any]) -> None:
         if self._bar is not None and metrics:
             self._update(engine, self._bar)
-            self._bar.write(f"step {engine.step_count}: {brief(metrics)}", file=sys.stderr)
+            self._bar.write(f"step {engine.step_count}: {brief(metrics)}", file=standard_error())
 
     def on_run_end(self, engine: Engine) -> None:
         if self._bar is not None:
@@ -110,6 +112,7 @@ def _line(problem: Problem, position: int) -> tqdm[Any]:
         position=position,
         bar_format="{desc} {bar:10}" if several else "{desc}",
         leave=False,
+        file=standard_error(),
         dynamic_ncols=True,
         mininterval=float("inf"),
     )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 from ...problems.processes import is_first_process
+from ..streams import standard_error
 from ..tables import table
 from .base import Callback
 
@@ -21,7 +21,7 @@ class Timing(Callback):
 
     def on_run_end(self, engine: Engine) -> None:
         if is_first_process():
-            print(timing_table(engine), file=sys.stderr)
+            print(timing_table(engine), file=standard_error())
 
 
 def timing_table(engine: Engine) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ...problems.processes import is_first_process
+from ..streams import standard_error
 
 
 @contextmanager
@@ -23,4 +23,4 @@ def _write(line: str) -> None:
     if is_first_process():
         from tqdm import tqdm
 
-        tqdm.write(line, file=sys.stderr)  # above a bar that may be there
+        tqdm.write(line, file=standard_error())  # above a bar that may be there

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 
 from ...hypergrad.errors import ConfigError, choices
 from ..runs.folder import MANY
@@ -80,7 +81,7 @@ def read_one(path: Path) -> RunRecord:
     some = ", ".join(map(str, runs[:NAMED])) + (", ..." if len(runs) > NAMED else "")
     raise ConfigError(
         f"{path}: a report is about one run, and there are {len(runs)} in it; name one: {some} "
-        f"(or draw them together: multilevel plot {path})"
+        f"(or draw them together: multilevel plot {quote(str(path))})"
     )
 
 

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,7 +131,8 @@ class Children:
                 process.kill()
         if self.stopped_by is None:
             # Not print(): the signal may have come in the middle of one.
-            os.write(2, b"\nstopping the runs; they save first (a second time: kills them)\n")
+            with suppress(OSError):  # nobody may be reading
+                os.write(2, b"\nstopping the runs; they save first (a second time: kills them)\n")
         self.stopped_by = number
 
 

@@ -7,10 +7,19 @@ from pathlib import Path
 
 from ...configs.loader import LoadedExperiment, load
 from ...hypergrad.errors import ConfigError
-from .folder import RunFolder, timestamped
+from .folder import RunFolder
+from .group import refuse_group
 from .many import go_on_many, is_many, start_many
 from .plan import Plan
-from .resuming import refuse_others, resume_run, run_or_resume, say_report, unfinished, unfinished_many
+from .resuming import (
+    refuse_others,
+    resume_run,
+    run_or_resume,
+    say_report,
+    timestamped,
+    unfinished,
+    unfinished_many,
+)
 from .run import Terms, start
 from .sweep import Asked, plan_seeds, plan_sweep
 
@@ -26,11 +35,13 @@ def run(asked: Asked, run_dir: Path | None, terms: Terms, *, resume: bool = Fals
             one.
 
     Raises:
-        ConfigError: The experiment is wrong in some way, or the folder cannot be used.
+        ConfigError: The experiment is wrong in some way, the folder cannot be used, or a launcher started several
+            processes.
         GraphError: Its edges are.
         RunFailed: A run broke off.
         RunInterrupted: Somebody stopped it.
     """
+    refuse_group()
     if asked.seeds is not None:
         _run_many(*plan_seeds(asked, terms), run_dir, terms, resume=resume)
         return
@@ -59,6 +70,7 @@ def sweep(asked: Asked, run_dir: Path | None, terms: Terms, *, resume: bool = Fa
         RunFailed: Some runs broke off.
         RunInterrupted: Somebody stopped them.
     """
+    refuse_group()
     _run_many(*plan_sweep(asked, terms), run_dir, terms, resume=resume)
 
 
@@ -77,6 +89,7 @@ def resume(folder: Path, overrides: Sequence[str], jobs: int | None, terms: Term
         RunFailed: A run broke off.
         RunInterrupted: Somebody stopped it.
     """
+    refuse_group()
     if is_many(folder):
         go_on_many(folder, overrides, jobs, terms)
     elif jobs is not None and RunFolder(folder).exists:

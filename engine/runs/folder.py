@@ -9,8 +9,8 @@ import shutil
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,6 +20,7 @@ from ...hypergrad.errors import ConfigError
 from ..atomic import copy_file, write_text
 from ..checkpoints.folder import CheckpointFolder
 from ..metrics import plain
+from .final import read_report
 from .lock import held
 from .settings import dump, files_named
 
@@ -76,8 +77,8 @@ class RunFolder:
 
     @property
     def report(self) -> dict[str, float]:
-        """The final metrics of a finished run."""
-        return {name: float(value) for name, value in json.loads(self._report.read_text(encoding="utf-8")).items()}
+        """The final metrics of a finished run; a ConfigError where the file is damaged."""
+        return read_report(self._report)
 
     @property
     def error(self) -> str | None:
@@ -96,7 +97,7 @@ class RunFolder:
         if self.exists or (self.path / MANY).exists():
             raise ConfigError(
                 f"--run-dir {self.path}: there is a run in it already; go on with it (--resume auto, or: multilevel "
-                f"resume {self.path}), name another folder, or remove it"
+                f"resume {quote(str(self.path))}), name another folder, or remove it"
             )
         if self.path.exists() and not self.path.is_dir():
             raise ConfigError(f"--run-dir {self.path}: expected a folder, found a file")
@@ -241,12 +242,3 @@ class RunFolder:
             raise ConfigError(
                 f"--run-dir {self.path}: cannot be written ({error.strerror or error}); name another folder"
             ) from error
-
-
-def timestamped(name: str, parent: Path = Path("runs")) -> Path:
-    """``runs/<name>-<date>-<time>``, with a number behind where that is taken."""
-    path = first = parent / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
-    number = 2
-    while path.exists():
-        path, number = first.with_name(f"{first.name}-{number}"), number + 1
-    return path

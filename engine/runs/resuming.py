@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from ...configs.loader import LoadedExperiment, load
@@ -79,6 +81,15 @@ def unfinished_many(plan: Plan, loaded: Sequence[LoadedExperiment], parent: Path
     return None
 
 
+def timestamped(name: str, parent: Path = Path("runs")) -> Path:
+    """``runs/<name>-<date>-<time>``, with a number behind where that is taken."""
+    path = first = parent / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    number = 2
+    while path.exists():
+        path, number = first.with_name(f"{first.name}-{number}"), number + 1
+    return path
+
+
 def refuse_other(experiment: Experiment, folder: RunFolder, whole: Path | None = None) -> None:
     """Refuse to go on with a run under settings that are not its own.
 
@@ -92,9 +103,10 @@ def refuse_other(experiment: Experiment, folder: RunFolder, whole: Path | None =
     """
     lines = _differences(experiment, folder)
     if lines:
+        command = f"multilevel resume {quote(str(whole or folder.path))}"
         raise ConfigError(
             "\n  ".join([f"{folder.path}: the run in it has other settings:", *lines])
-            + f"\nname another folder; or go on with what is there: multilevel resume {whole or folder.path}"
+            + f"\nname another folder; or go on with what is there: {command}"
         )
 
 
@@ -111,7 +123,7 @@ def refuse_others(plan: Plan, loaded: Sequence[LoadedExperiment], base: Path) ->
         less = [f"not there: {_some(here - there)}"] if here - there else []
         raise ConfigError(
             f"{base}: holds other runs ({'; '.join([*more, *less])}); name another folder, or go on with what is "
-            f"there: multilevel resume {base}"
+            f"there: multilevel resume {quote(str(base))}"
         )
     for member, wanted in zip(plan.members, loaded, strict=True):
         refuse_other(wanted.experiment, RunFolder(base / member.folder), base)
@@ -125,11 +137,12 @@ def say_report(report: Report, terms: Terms) -> None:
 
 def say_finished(folder: RunFolder, terms: Terms) -> None:
     """Say that there is nothing left to do, and what came out."""
+    report = folder.report
     longer = (
         f"; to train longer: {terms.resume_command(folder.path)} engine.train_iters=N" if folder.checkpoints else ""
     )
     terms.say(f"{folder.path}: finished already{longer}")
-    say_report(folder.report, terms)
+    say_report(report, terms)
 
 
 def _wants_more(loaded: LoadedExperiment, folder: RunFolder) -> bool:
@@ -142,9 +155,10 @@ def _wants_more(loaded: LoadedExperiment, folder: RunFolder) -> bool:
     if settings(before) == settings(loaded.experiment):
         return False
     if not folder.checkpoints:
+        command = f"multilevel run {quote(str(folder.config))} [KEY=VALUE...]"
         raise ConfigError(
             f"{folder.path}: finished already, and without a checkpoint to go on from (engine.checkpoint_every was "
-            f"{before.engine.checkpoint_every}); start a new one: multilevel run {folder.config} [KEY=VALUE...]"
+            f"{before.engine.checkpoint_every}); start a new one: {command}"
         )
     return True
 

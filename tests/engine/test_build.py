@@ -200,11 +200,11 @@ def test_without_a_seed_the_generators_are_left_alone():
         (["problems.lower.class=torch.nn.Linear"], ["problems.lower.class: ", "not a subclass of multilevel.Problem"]),
         (["problems.lower.module.class=code.py:Upper"], ["problems.lower.module.class: ", "torch.nn.Module"]),
         (["problems.lower.module.class=os.system"], ["problems.lower.module.class: ", "--allow-import os"]),
-        (["problems.lower.module=null"], ["problems.lower.optimizer: ", "needs a `module`"]),
+        (["problems.lower.module=null"], ["problems.lower.module: ", "no value, and the `optimizer`"]),
         (["problems.lower.optimizer=null"], ["engine: ", "problem 'lower'", "optimizer", "configure_optimizer"]),
         (
             ["problems.lower.optimizer=null", "problems.lower.scheduler={class: torch.optim.lr_scheduler.StepLR}"],
-            ["problems.lower.scheduler: ", "needs an `optimizer`"],
+            ["problems.lower.optimizer: ", "no value, and the `scheduler`"],
         ),
         (["problems.lower.data=[{class: code.py:noise}]"], ["problems.lower.data.0: ", "needs count"]),
         (["problems.lower.options={wight: 2}"], ["problems.lower.options.wight: ", "did you mean 'weight'"]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from multilevel import Callback, CheckpointWarning, ConfigError, EngineConfig
+from multilevel import Callback, CheckpointWarning, ConfigError, Engine, EngineConfig
 from multilevel.engine.callbacks import EarlyStopping, KeepBest, Monitor, Timing, configured
 
 from ...givens import Given, alone, square
@@ -50,3 +50,27 @@ def test_what_ended_a_run_cannot_be_left_out_of_it(tmp_path):
     alone(Scored("p", square), early_stopping=stopping, **settings).run()
     with pytest.raises(ConfigError, match=r"EarlyStopping had ended, .* give it more patience"):
         alone(Scored("p", square), **settings).resume()
+
+
+def test_a_hook_that_nobody_calls_is_refused_with_the_one_it_may_mean():
+    class Misspelt(Callback):
+        def on_stepend(self, engine):
+            """Nothing would call it."""
+
+    class Inherits(Misspelt):
+        """Has it as well."""
+
+    for callback in (Misspelt(), Inherits()):
+        with pytest.raises(ConfigError, match=r"no hook is named 'on_stepend', .* did you mean 'on_step_end'\?"):
+            Engine([Given("p", square)], callbacks=callback)
+
+
+def test_hooks_of_another_library_are_its_own_matter():
+    class Theirs:
+        def on_epoch_end(self):
+            """Called by whoever it is for."""
+
+    class Both(Callback, Theirs):
+        on_time = True
+
+    Engine([Given("p", square)], callbacks=Both())
