@@ -34,8 +34,10 @@ class Level(Protocol):
         What it samples is the same at every call with one ``draw``, and independent of that of another.
         """
 
-    def describe(self, objective: Objective, inputs: Sequence[str], moment: Moment | None = None) -> Objective:
-        """The objective, together with what the level's method may know besides (memory, optimizer, tape)."""
+    def describe(
+        self, objective: Objective, inputs: Sequence[str], moment: Moment | None = None, *, method: Method
+    ) -> Objective:
+        """The objective, together with what a method may know besides (memory, optimizer, tape)."""
 
 
 class Moment(Protocol):
@@ -172,7 +174,7 @@ class Hierarchy:
             given = values(solution, flat)
             return [level.evaluate(given, moment, draw=k) for k in range(number)]
 
-        return level.describe(Objective(function, draw=draw), inputs, moment)
+        return level.describe(Objective(function, draw=draw), inputs, moment, method=self.method(name))
 
     def _respond(self, name: str, values: dict[str, Tensors], moment: Moment | None = None) -> None:
         """Add the responses of the levels inside ``name`` to the values that they respond to."""

@@ -110,7 +110,7 @@ class ProblemLevel:
         self._parts.check()
         batch = self.ahead.take(self._problem.get_batch)
         random = RandomState(self.accelerator, host=self.training_step.host_random is not False)
-        self.moment = Moment(batch, random, count=self._problem.count, writes=self.training_step.writes_in(batch))
+        self.moment = Moment(batch, random, counted=self._problem.count, writes=self.training_step.writes_in(batch))
         return self.moment
 
     def upcoming_moment(self, stream: int = 0) -> Moment:
@@ -129,7 +129,7 @@ class ProblemLevel:
         if stream:
             reseed(-stream, device)  # an evaluation's draws are the streams above zero
         random = RandomState(device, host=True)
-        moment = Moment(batch, random, count=self._problem.count, writes=self.training_step.writes_in(batch))
+        moment = Moment(batch, random, counted=self._problem.count, writes=self.training_step.writes_in(batch))
         now.restore()
         return moment
 
@@ -161,7 +161,7 @@ class ProblemLevel:
         """
         return self.training_step.evaluate(values, moment, draw)
 
-    def describe(self, objective: Objective, inputs: Sequence[str], moment: Any = None) -> Objective:
+    def describe(self, objective: Objective, inputs: Sequence[str], moment: Any = None, *, method: Method) -> Objective:
         """Attach what methods may know besides the objective."""
         loop = self.loop if moment is None else moment.loop
         described = dataclasses.replace(
@@ -173,7 +173,7 @@ class ProblemLevel:
             decay=self.decay,
         )
         # A method that follows the optimizer's steps knows which way they go.
-        follows = self.method.needs_tape or self.method.reads_optimizer
+        follows = method.needs_tape or method.reads_optimizer
         return negated(described) if self._maximizes and not follows else described
 
     def linearize(self, uppers: Sequence[Problem]) -> Linearization:

@@ -25,7 +25,7 @@ class Moment(NamedTuple):
             only for inner loops that are differentiated, like what follows.
         members: The moments of the problems that responded inside its objective.
         loop: Its own inner loop as it was.
-        count: The problem's count of batches then.
+        counted: How many batches the problem had trained on.
         buffers: Copies of the buffers that its loss may read, as they were before it was evaluated; recorded like
             ``values``.
         writes: How often the batch's tensors had been written to.
@@ -36,6 +36,6 @@ class Moment(NamedTuple):
     values: Mapping[str, Tensors] = MappingProxyType({})
     members: Mapping[str, Moment] = MappingProxyType({})
     loop: InnerLoop | None = None
-    count: int = 0
+    counted: int = 0
     writes: int = 0
     buffers: Sequence[Tensor | None] = ()

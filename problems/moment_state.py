@@ -28,7 +28,7 @@ def moment_state(moment: Moment | None) -> dict[str, Any] | None:
         "values": dict(moment.values),
         "members": {name: moment_state(member) for name, member in moment.members.items()},
         "loop": moment.loop.state_dict() if moment.loop is not None else None,
-        "count": moment.count,
+        "counted": moment.counted,
         "buffers": list(moment.buffers),
     }
 
@@ -51,4 +51,4 @@ def moment_from_state(state: dict[str, Any], level: ProblemLevel) -> Moment:
     batch = to_device(unpack(state["batch"]), device)
     writes = level.training_step.writes_in(batch)
     buffers = [None if buffer is None else buffer.to(device) for buffer in state["buffers"]]
-    return Moment(batch, random, values, members, loop, state["count"], writes, buffers)
+    return Moment(batch, random, values, members, loop, state["counted"], writes, buffers)

@@ -77,7 +77,7 @@ class Untraced:
     def __enter__(self) -> None:
         self._random = RandomState(self._device, host=self._host)
         self._originals = self._buffers.detach(self._moment.buffers)
-        self._problem.count = self._moment.count
+        self._problem.count = self._moment.counted
         self._moment.random.restore()
 
     def __exit__(self, *error: object) -> None:
