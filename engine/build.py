@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ..configs.loader import LoadedExperiment
+from ..configs.loader import LoadedExperiment, dump
 from ..configs.schema import Component, EngineSection, Experiment, ProblemSection
 from ..configs.validation import refuse, under
+from ..problems.assembly import assemble_like
 from ..problems.problem import Problem
 from .callbacks import Callback
 from .construct import ANYTHING, MODULE, OPTIMIZER, SCHEDULER, Constructor, Kind
@@ -49,24 +50,51 @@ def build(
     seed_everything(experiment.engine.seed)
     with loaded.source.located():
         problems = [_problem(construct, name, section) for name, section in experiment.problems.items()]
-        return _engine(construct, experiment, problems, list(callbacks), run_dir)
+        engine = _engine(construct, experiment, problems, list(callbacks), run_dir)
+    engine.built_from = dump(experiment)
+    return engine
 
 
-def _problem(construct: Constructor, name: str, section: ProblemSection) -> Problem:
+def build_twin(loaded: LoadedExperiment, problem: Problem, allow: Iterable[str] = ()) -> Problem:
+    """The problem that an experiment has in the place of another, around its module and its data.
+
+    Args:
+        loaded: The experiment, which has a problem of that name.
+        problem: The other one, which an engine has taken up.
+        allow: As for :func:`build`.
+
+    Returns:
+        A problem with an optimizer and a scheduler of its own, which is in no engine.
+
+    Raises:
+        ConfigError: It cannot be constructed.
+    """
+    section = loaded.experiment.problems[problem.name]
+    construct = Constructor(Importer(loaded.folder, tuple(allow)))
+    with loaded.source.located():
+        twin = _problem(construct, problem.name, section, problem)
+    assemble_like(twin, problem)
+    return twin
+
+
+def _problem(construct: Constructor, name: str, section: ProblemSection, like: Problem | None = None) -> Problem:
     with under("problems", name):
         cls = construct.find(section.class_, PROBLEM)
-        parts = _parts(construct, section)
+        parts = _parts(construct, section, like)
         options = _options(construct, section, {*parts, "name", *PARTS})
         problem: Problem = construct.call(section.class_, cls, [name], {**parts, "config": section.config}, options)
         return problem
 
 
-def _parts(construct: Constructor, section: ProblemSection) -> dict[str, Any]:
-    """The parts that the file gives; the class's own ``configure_*`` provide the others."""
+def _parts(construct: Constructor, section: ProblemSection, like: Problem | None) -> dict[str, Any]:
+    """The parts that the file gives, of which module and data may be those of another problem.
+
+    The class's own ``configure_*`` provide the others.
+    """
     parts: dict[str, Any] = {}
     if section.module is not None:
         with under("module"):
-            parts["module"] = construct.build(section.module, MODULE)
+            parts["module"] = construct.build(section.module, MODULE) if like is None else like.module
     _refuse_empty(section, "module", "optimizer")
     _refuse_empty(section, "optimizer", "scheduler")
     if section.optimizer is not None:
@@ -84,10 +112,12 @@ def _parts(construct: Constructor, section: ProblemSection) -> dict[str, Any]:
             parts["scheduler"] = construct.build(section.scheduler, SCHEDULER, parts["optimizer"])
     if section.data is not None:
         with under("data"):
-            parts["train_data_loader"] = _data(construct, section.data)
+            parts["train_data_loader"] = _data(construct, section.data) if like is None else like.train_data_loader
     if section.validation_data is not None:
         with under("validation_data"):
-            parts["validation_data_loader"] = construct.build(section.validation_data, ANYTHING)
+            parts["validation_data_loader"] = (
+                construct.build(section.validation_data, ANYTHING) if like is None else like.validation_data_loader
+            )
     return parts
 
 

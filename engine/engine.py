@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +64,7 @@ class Engine:
         should_stop: Set it to end the run after the current engine step.
         last_metrics: Per problem, what its last level step returned: detached tensors, the loss among them.
         last_validation: What the last validation returned.
+        built_from: The text of the experiment that it was built from, which its checkpoints keep; ``None`` in Python.
 
     Raises:
         GraphError: The problems and edges do not form a hierarchy.
@@ -94,6 +95,7 @@ class Engine:
         self.should_stop = False
         self.last_metrics: dict[str, dict[str, Tensor]] = {}
         self.last_validation: dict[str, Any] = {}
+        self.built_from: str | None = None
         self._bind()
         warn_of_processes(self.problems.values())
         self.gradients = Gradients(self.graph, self._levels, total=self.config.response == "total")
@@ -290,8 +292,13 @@ class Engine:
         """Save the run into ``run_dir``; ``None`` where there is none, or where it could not be written (it warns)."""
         return self._checkpoints.save(self)
 
-    def resume(self) -> int | None:
+    def resume(self, amend: Callable[[dict[str, Any]], object] | None = None) -> int | None:
         """Go on from the newest good checkpoint in ``run_dir``: load it, and return its engine step.
+
+        The options of optimizers and schedulers are those of the checkpoint, as torch has it; set others afterwards.
+
+        Args:
+            amend: Is given the state before it is loaded; it may change it in place, or refuse it.
 
         Returns:
             ``None`` where there is no checkpoint.
@@ -300,7 +307,7 @@ class Engine:
             ConfigError: There is no ``run_dir``, or the checkpoint is that of other problems.
             CheckpointError: There are checkpoints, and none can be used.
         """
-        return self._checkpoints.resume(self)
+        return self._checkpoints.resume(self, amend)
 
     def progress_state(self) -> dict[str, Any]:
         """How far the run is."""

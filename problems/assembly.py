@@ -53,6 +53,20 @@ def assemble(problem: Problem, device: torch.device | None) -> tuple[Tensor, ...
     return parameters
 
 
+def assemble_like(problem: Problem, other: Problem) -> None:
+    """Assemble a problem around the module, the data and the neighbours of another, which notices nothing of it.
+
+    Raises:
+        ConfigError: As :func:`assemble`.
+    """
+    for part in ("module", "train_data_loader", "validation_data_loader"):
+        if getattr(problem, part) is None:  # a class may make its parts itself, its optimizer over its module
+            setattr(problem, part, getattr(other, part))
+    problem.env = other.env
+    problem.meet(other.uppers, other.lowers)
+    assemble(problem, None)
+
+
 def _expect(problem: Problem, part: str, kind: type, public_name: str) -> None:
     value = getattr(problem, part)
     if value is None:

@@ -204,14 +204,17 @@ class Problem(Hooks, ABC):
         Raises:
             ConfigError: A part is missing or does not fit, or a neighbour's name hides an attribute.
         """
-        for neighbour in (*uppers, *lowers):
-            check_name(neighbour.name, type(self), vars(self), reader=self.name)
-        self._uppers = {p.name: p for p in uppers}
-        self._lowers = {p.name: p for p in lowers}
-        self._neighbours = {**self._uppers, **self._lowers}
+        self.meet(uppers, lowers)
         self._level = None
         self._level = ProblemLevel(self, device)
         return self
+
+    def meet(self, uppers: Sequence[Problem], lowers: Sequence[Problem]) -> None:
+        """Introduce the neighbours alone."""
+        for neighbour in (*uppers, *lowers):
+            check_name(neighbour.name, type(self), vars(self), reader=self.name)
+        self._uppers, self._lowers = ({p.name: p for p in problems} for problems in (uppers, lowers))
+        self._neighbours = {**self._uppers, **self._lowers}
 
     def linearize(self, uppers: Sequence[Problem]) -> Linearization:
         """This problem's objective around the current point, as a function of the parameters of ``uppers``.

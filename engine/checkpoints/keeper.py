@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...hypergrad.errors import CheckpointError, CheckpointWarning, ConfigError, NonFiniteError
 from ...problems.processes import is_first_process
@@ -81,8 +82,9 @@ class Checkpoints:
             why = _divergence(engine) if engine.config.non_finite == "raise" else None
             if why is not None:
                 raise NonFiniteError(
-                    f"{why}. Lower the learning rate or clip (gradient_clipping) and go on from there, or leave out "
-                    "what is not finite (EngineConfig(non_finite='skip'))"
+                    f"{why}. Lower the learning rate or clip (gradient_clipping) and go on from there (in Python, set "
+                    "the rate after engine.resume()), or leave out what is not finite "
+                    "(EngineConfig(non_finite='skip'))"
                 )
             self.save(engine)
 
@@ -114,8 +116,12 @@ class Checkpoints:
             )
             return None
 
-    def resume(self, engine: Engine) -> int | None:
+    def resume(self, engine: Engine, amend: Callable[[dict[str, Any]], object] | None = None) -> int | None:
         """Load the newest good checkpoint and return its step; ``None`` where there is none.
+
+        Args:
+            engine: The engine.
+            amend: Is given the state before it is loaded; it may change it in place, or refuse it.
 
         Raises:
             ConfigError: There is no folder to look in.
@@ -126,6 +132,8 @@ class Checkpoints:
         found = self._folder.newest()
         if found is None:
             return None
+        if amend is not None:
+            amend(found[1])
         engine.load_state_dict(found[1])
         self._begun = True
         return engine.step_count

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ...hypergrad.errors import CheckpointError, ConfigError, MultilevelError
@@ -26,6 +26,7 @@ def run_state(engine: Engine) -> dict[str, Any]:
         "extra": pack_or_warn("what get_extra_state() of the engine returned", engine.get_extra_state()),
         "times": {name: times.state_dict() for name, times in engine.times.items()},
         "random": RandomState(engine.device, host=True).state_dict(),
+        "built_from": engine.built_from,
     }
 
 
@@ -62,3 +63,19 @@ def load_run_state(engine: Engine, state: Mapping[str, Any]) -> None:
     if state["extra"] is not None:
         engine.set_extra_state(unpack(state["extra"]))
     RandomState.from_state_dict(state["random"], engine.device).restore()
+
+
+def training_states(state: Mapping[str, Any], name: str) -> Iterator[dict[str, Any]]:
+    """Every place in what :func:`run_state` returned that a problem may go on from: where it is, and where it was."""
+    yield state["problems"][name]["training"]
+    progress = state["progress"]
+    if progress["guard"]["good"] is not None:
+        yield progress["guard"]["good"]["states"][name]
+    yield from _places(progress["roll_back"] or {}, name)
+
+
+def _places(pasts: Mapping[str, Any], name: str) -> Iterator[dict[str, Any]]:
+    for past in pasts.values():
+        if name in past["places"]:
+            yield past["places"][name]["training"]
+        yield from _places(past["inner"], name)

@@ -10,6 +10,7 @@ from pathlib import Path
 from ...configs.loader import LoadedExperiment, load
 from ...hypergrad.errors import choices
 from . import comparison
+from .changes import refuse_fixed
 from .children import Children, Ended, Task
 from .dry import check
 from .folder import MANY, RunFolder
@@ -106,9 +107,12 @@ def _lengths(base: Path, members: Sequence[Member], overrides: Sequence[str], te
     """
     lengths = {}
     for member in members:
-        loaded = load(RunFolder(base / member.folder).config, overrides)
+        folder = RunFolder(base / member.folder)
+        loaded = load(folder.config, overrides)
         if overrides:
             check(loaded, terms.allow)
+            if folder.checkpoints:
+                refuse_fixed(load(folder.config).experiment, loaded.experiment, folder)
         lengths[member.folder] = loaded.experiment.engine.train_iters
     return lengths
 

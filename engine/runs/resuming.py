@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from shlex import quote
-from typing import Any
 
 from ...configs.loader import LoadedExperiment, load
 from ...configs.schema import Experiment
 from ...hypergrad.errors import ConfigError
+from .differences import differences
 from .folder import MANY, RunFolder
 from .many import is_many
 from .plan import Plan, read_plan
@@ -21,7 +21,6 @@ from .settings import seeded, settings
 MAY_DIFFER = {"name", "description", "engine.train_iters"}
 """Settings under which it is still the same run."""
 SEED = "engine.seed"
-ABSENT = object()
 LISTED = 5
 """Runs that a message names."""
 
@@ -166,34 +165,17 @@ def _wants_more(loaded: LoadedExperiment, folder: RunFolder) -> bool:
 def _differences(experiment: Experiment, folder: RunFolder) -> list[str]:
     """What a run's settings were and what they would be now, where that is not the same."""
     try:
-        there = dict(_flat(settings(load(folder.config).experiment)))
+        there = load(folder.config).experiment
     except ConfigError as error:  # by hand, or by another version
         return [str(error)]
-    here = dict(_flat(settings(experiment)))
-    if experiment.engine.seed is None:
-        here[SEED] = there.get(SEED)  # it was drawn when the run began
-    return [
-        f"{key}: {_shown(there.get(key, ABSENT))} there, {_shown(here.get(key, ABSENT))} here"
-        for key in dict.fromkeys([*there, *here])
-        if key not in MAY_DIFFER and there.get(key, ABSENT) != here.get(key, ABSENT)
-    ]
+    drawn = {SEED} if experiment.engine.seed is None else set()  # when the run began
+    found = differences(settings(there), settings(experiment))
+    return [str(difference) for difference in found if difference.key not in MAY_DIFFER | drawn]
 
 
 def _some(names: Iterable[str]) -> str:
     found = sorted(names)
     return ", ".join(found[:LISTED]) + (", ..." if len(found) > LISTED else "")
-
-
-def _flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    if not items:
-        yield path, value
-    for key, item in items:
-        yield from _flat(item, f"{path}.{key}" if path else str(key))
-
-
-def _shown(value: Any) -> str:
-    return "nothing" if value is ABSENT else repr(value)
 
 
 def _newest_first(name: str, parent: Path) -> list[Path]:

@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ...configs.loader import LoadedExperiment
@@ -19,6 +20,7 @@ from ..engine import Engine
 from ..loggers.jsonl import JsonLines
 from ..metrics import scalars
 from ..tables import table
+from .changes import Changes
 from .folder import RunFolder
 from .settings import seeded
 
@@ -106,7 +108,8 @@ def go_on(loaded: LoadedExperiment, folder: RunFolder, terms: Terms) -> Report:
     """
     with folder.held():
         engine = _engine(loaded, folder, terms)
-        step = engine.resume()
+        changes = Changes(loaded, folder, terms.allow)
+        step = engine.resume(partial(changes.bring_into, engine=engine))
         _refuse_shorter(engine, folder)
         changed = folder.changed_files(loaded)
         folder.reopen(loaded)
@@ -115,6 +118,8 @@ def go_on(loaded: LoadedExperiment, folder: RunFolder, terms: Terms) -> Report:
             terms.say(f"{folder.path}: no checkpoint yet: starting at step 0")
         else:
             terms.say(f"{folder.path}: resumed at step {step} of {engine.config.train_iters}")
+        for line in changes.lines():
+            terms.say(f"{folder.path}: {line}")
         for file in changed:
             terms.say(f"{folder.path}: {file} has changed since the run began; from here on the new one is used")
         return _train(engine, loaded, folder, terms)
