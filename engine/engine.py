@@ -32,7 +32,8 @@ from .seeding import seed_everything
 from .stepper import Stepper
 from .suitability import check_methods
 from .times import Times
-from .validation import validate_problems
+from .underway import Part, Underway
+from .validation import own_metrics, validate_problems
 
 if TYPE_CHECKING:
     from .compiled import Compilation
@@ -65,6 +66,7 @@ class Engine:
         last_metrics: Per problem, what its last level step returned: detached tensors, the loss among them.
         last_validation: What the last validation returned.
         built_from: The text of the experiment that it was built from, which its checkpoints keep; ``None`` in Python.
+        underway: The parts of a run that have begun and not ended.
 
     Raises:
         GraphError: The problems and edges do not form a hierarchy.
@@ -104,6 +106,7 @@ class Engine:
             level.hierarchy = self.gradients.hierarchy
         self._stepper = Stepper(self)
         self._next = 0
+        self.underway = Underway()
         self._interruption = Interruption()
         self._checkpoints = Checkpoints(self.run_dir, self.config.checkpoint_every, self.config.keep)
         loggers = build_loggers(self.config.loggers, self.run_dir)
@@ -132,12 +135,14 @@ class Engine:
 
         Raises:
             Interrupted: By one of these signals. It is a ``KeyboardInterrupt``.
+            ProblemError: A callback or a problem called it in the middle of a run.
         """
+        self.underway.refuse_training("engine.run()", Part.STEP, Part.RUN)
         try:
             for problem in self.problems.values():
                 if not problem.module.training:  # parts of a module in training may be frozen on purpose
                     problem.module.train()
-            with self._interruption:
+            with self._interruption, self.underway.within(Part.RUN):
                 self._run_or_save()
         except BaseException as error:
             self.callbacks.on_exception(self, error)
@@ -157,7 +162,7 @@ class Engine:
         try:
             self._run()
         except Interrupted:  # signals are still noted only: a second one must not end the process while it saves
-            self._checkpoints.save(self)
+            self._checkpoints.save(self, then="the run ends here")
             raise
 
     def _run(self) -> None:
@@ -175,10 +180,19 @@ class Engine:
 
         One that was interrupted goes on after the last level step that was taken. Callbacks hear of the start and the
         end of a run from :meth:`run` only: loggers write nothing where steps are taken one by one.
+
+        Raises:
+            ProblemError: A callback or a problem called it in the middle of an engine step.
         """
+        self.underway.refuse_training("engine.step()", Part.STEP)
+        with self.underway.within(Part.STEP):
+            self._step()
+
+    def _step(self) -> None:
         order = self.graph.order
         while self._next < len(order):
-            advanced = self._stepper.advance(order[self._next])
+            with self.underway.within(Part.LEVEL_STEP):
+                advanced = self._stepper.advance(order[self._next])
             self._next += 1
             if advanced:
                 self._interruption.check()
@@ -202,11 +216,15 @@ class Engine:
         """Validate now: :meth:`validation` and every problem's ``validation_step``; then tell who watches it.
 
         Random numbers are put back, so that a run trains the same whether it is validated or not.
+
+        Raises:
+            ProblemError: One of them returned something that is no metric.
         """
         random = RandomState(self.device, host=True)
         try:
             with evaluation_mode(problem.module for problem in self.problems.values()):
-                metrics = {**validate_problems(self.problems.values()), **(self.validation() or {})}
+                metrics = validate_problems(self.problems.values())
+                metrics |= own_metrics(type(self).__name__, self.validation())
         finally:
             random.restore()
         self.last_validation = metrics
@@ -289,7 +307,15 @@ class Engine:
         load_run_state(self, state)
 
     def save_checkpoint(self) -> Path | None:
-        """Save the run into ``run_dir``; ``None`` where there is none, or where it could not be written (it warns)."""
+        """Save the run into ``run_dir``; ``None`` where there is none, or where it could not be written (it warns).
+
+        Raises:
+            ProblemError: It was called in the middle of a level step: in a callback's ``on_gradients`` or
+                ``on_level_step``, or in a problem's own code.
+        """
+        self.underway.refuse_checkpoint(
+            "engine.save_checkpoint()", "a run that goes on from there would take that step again, on another batch"
+        )
         return self._checkpoints.save(self)
 
     def resume(self, amend: Callable[[dict[str, Any]], object] | None = None) -> int | None:
@@ -306,7 +332,9 @@ class Engine:
         Raises:
             ConfigError: There is no ``run_dir``, or the checkpoint is that of other problems.
             CheckpointError: There are checkpoints, and none can be used.
+            ProblemError: It was called in the middle of a level step.
         """
+        self.underway.refuse_checkpoint("engine.resume()", "the rest of that step would change what is loaded")
         return self._checkpoints.resume(self, amend)
 
     def progress_state(self) -> dict[str, Any]:

@@ -27,8 +27,15 @@ def scalars(metrics: Mapping[str, Any] | None) -> dict[str, float]:
         if hasattr(value, "item") and getattr(value, "size", None) is not None:
             value = value.item() if math.prod(value.shape) == 1 else None
         if isinstance(value, (int, float)) and not isinstance(value, bool):
-            found[str(name)] = float(value)
+            found[str(name)] = _float(value)
     return found
+
+
+def _float(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # an integer beyond what a float reaches
+        return math.inf if value > 0 else -math.inf
 
 
 def brief(metrics: Mapping[str, Any]) -> str:

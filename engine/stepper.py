@@ -177,8 +177,8 @@ class Stepper:
         except PackingError as error:
             warn_once(
                 "unpackable roll-back",
-                f"roll_back: {error}; a run that goes on from this checkpoint rolls back to it at first, and not to "
-                "where the inner loop began",
+                f"roll_back, in a batch: {error}; a run that goes on from this checkpoint rolls back to it at first, "
+                "and not to where the inner loop began",
                 CheckpointWarning,
             )
             return None

@@ -66,9 +66,9 @@ def position(level: ProblemLevel) -> dict[str, Any]:
     except PackingError as error:
         warn_once(
             f"unpackable batches of {name}",
-            f"problem '{name}': {error}; a run that goes on from this checkpoint draws another batch where it would "
-            "have used that one again, so it is close to, but not exactly, the uninterrupted run. Use tensors, arrays, "
-            "numbers, texts and containers of them",
+            f"problem '{name}', in a batch: {error}; a run that goes on from this checkpoint draws another batch where "
+            "it would have used that one again, so it is close to, but not exactly, the uninterrupted run. Use "
+            "tensors, arrays, numbers, texts and containers of them",
             CheckpointWarning,
         )
         return {"batches": level.batches.state_dict(), "host_random": level.training_step.host_random}

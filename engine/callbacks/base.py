@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from ...hypergrad.errors import CheckpointWarning, ConfigError, choices
+from ...hypergrad.errors import CheckpointError, CheckpointWarning, ConfigError, choices
+from ...problems.packing import PackingError, pack_or_warn, pack_parts, unpack
+from .added import Added
 
 if TYPE_CHECKING:
     from ...problems.problem import Problem
@@ -44,7 +46,8 @@ class Callback:
             problem: The problem that advanced.
             metrics: ``"loss"`` and whatever else its ``training_step`` returned: detached tensors on the problem's
                 device. Fetching one (``.item()``) makes the host wait; do it only for what is shown. Metrics that are
-                added here are shown and written with the others by the callbacks behind this one.
+                added here are shown and written with the others by the callbacks behind this one, numbers and arrays
+                as detached tensors too.
         """
 
     def on_step_end(self, engine: Engine) -> None:
@@ -60,7 +63,10 @@ class Callback:
         """When a run ends by an exception (an interruption too), which is raised again afterwards."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps of the callback: tensors, numbers, texts, and lists and dicts of them."""
+        """What a checkpoint keeps of the callback: tensors, arrays, numbers, texts, and containers of them.
+
+        An entry that is something else is left out, with a :class:`CheckpointWarning`.
+        """
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -76,6 +82,7 @@ class Callbacks(Callback):
 
     def __init__(self, callbacks: Iterable[Callback] = ()) -> None:
         self.callbacks = list(callbacks)
+        self._added = Added()
         for callback in self.callbacks:
             if isinstance(callback, type):
                 raise ConfigError(f"Engine: callbacks must be objects, got the class; write {callback.__name__}()")
@@ -94,6 +101,7 @@ class Callbacks(Callback):
     def on_level_step(self, engine: Engine, problem: Problem, metrics: dict[str, Tensor]) -> None:
         for callback in self.callbacks:
             callback.on_level_step(engine, problem, metrics)
+            self._added.keep(type(callback).__name__, problem.name, metrics)
 
     def on_step_end(self, engine: Engine) -> None:
         for callback in self.callbacks:
@@ -118,8 +126,13 @@ class Callbacks(Callback):
             raise raised
 
     def state_dict(self) -> dict[str, Any]:
-        """The states of all, by class and by its number among those of its class."""
-        return {key: callback.state_dict() for key, callback in self._keyed()}
+        """The states of all as plain data, by class and by its number among those of its class."""
+        packed = {key: _packed(key, callback.state_dict()) for key, callback in self._keyed()}
+        return {key: state for key, state in packed.items() if state is not None}
+
+    def packed_metrics(self, problem: str, metrics: Mapping[str, Any]) -> Any:
+        """A problem's metrics as plain data; it warns of what callbacks added that cannot be written."""
+        return pack_parts(metrics, lambda key: self._added.named(problem, key))
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Give each callback its state; one that was not there then starts anew.
@@ -128,10 +141,14 @@ class Callbacks(Callback):
 
         Raises:
             ConfigError: It had ended the run, which cannot go on without it.
+            CheckpointError: One needs what the checkpoint does not have.
         """
         present = dict(self._keyed())
-        for key in [key for key, kept in state.items() if kept and key not in present]:
-            if state[key].get("stopped_step") is not None:
+        for key, kept in state.items():
+            left = _unpacked_or_none(kept) if key not in present else {}
+            if left == {}:
+                continue
+            if left is not None and left.get("stopped_step") is not None:
                 raise ConfigError(
                     f"the checkpoint is that of a run that {key} had ended, which this engine does not have; to go on, "
                     "keep it and give it more patience (engine.early_stopping.patience)"
@@ -144,7 +161,7 @@ class Callbacks(Callback):
             )
         for key, callback in present.items():
             if key in state:
-                callback.load_state_dict(state[key])
+                _load(key, callback, _unpacked(key, state[key]))
 
     def _keyed(self) -> list[tuple[str, Callback]]:
         seen: dict[str, int] = {}
@@ -165,3 +182,41 @@ def _refuse_unknown_hooks(kind: type[Callback]) -> None:
                 f"callback {kind.__name__}: no hook is named '{name}', and nothing would call it"
                 f"{choices(name, hooks, 'hooks')}; a method for your own use needs another name, as '_{name}'"
             )
+
+
+def _packed(key: str, state: Any) -> Any:
+    what = f"of what state_dict() of callback {key} returned"
+    if isinstance(state, Mapping):
+        return pack_parts(state, lambda entry: f"'{entry}' {what}") if state else {}
+    return pack_or_warn(f"all {what}", state)
+
+
+def _unpacked(key: str, packed: Any) -> Any:
+    try:
+        return unpack(packed)
+    except PackingError as error:
+        raise CheckpointError(f"callback {key}: its state cannot be read: {error}") from error
+
+
+def _unpacked_or_none(packed: Any) -> Mapping[str, Any] | None:
+    """The state of a callback that is not here; ``None`` where it is none that this process can read."""
+    try:
+        state = unpack(packed)
+    except PackingError:
+        return None
+    return state if isinstance(state, Mapping) else None
+
+
+def _load(key: str, callback: Callback, state: Any) -> None:
+    try:
+        callback.load_state_dict(state)
+    except KeyError as error:
+        missing = error.args[0] if error.args else None
+        if not isinstance(state, Mapping) or missing in state:
+            raise
+        raise CheckpointError(
+            f"callback {key}: its load_state_dict() reads '{missing}', which the checkpoint does not have"
+            f"{choices(str(missing), map(str, state), 'it has')}. It was left out where it could not be written, or "
+            "state_dict() did not return it then; to go on, let load_state_dict() do without, for example with "
+            f"state.get({missing!r})"
+        ) from error

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ...configs.watching import KeepBestSettings
-from ...hypergrad.errors import CheckpointWarning, ConfigError
+from ...hypergrad.errors import CheckpointError, CheckpointWarning, ConfigError, warn_once
 from ...problems.processes import is_first_process
 from ..checkpoints.file import read_checkpoint, write_checkpoint
+from ..underway import Part
 from .base import Callback
 from .watched import Watched
 
@@ -78,7 +79,7 @@ class KeepBest(Callback):
         try:
             if entry in self.kept:
                 self._write(engine, entry)
-        except OSError as error:
+        except (OSError, CheckpointError) as error:
             self.kept = before
             _warn(engine, f"this validation is among the best, but its checkpoint could not be written ({error})")
         self._remove_others(engine)
@@ -94,6 +95,13 @@ class KeepBest(Callback):
         state = engine.state_dict()  # in every process: they may have to agree on it
         if not is_first_process():
             return
+        if Part.LEVEL_STEP in engine.underway:
+            warn_once(
+                "best in a level step",
+                f"KeepBest: step {engine.step_count}: validate() was called in the middle of a level step; a run that "
+                "goes on from this checkpoint takes that step again, on another batch. Validate in on_step_end",
+                CheckpointWarning,
+            )
         path = _folder(engine) / self._file_name(*entry)
         write_checkpoint(path, state, engine.step_count)
         if not self._verified:

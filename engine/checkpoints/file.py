@@ -19,6 +19,7 @@ import torch
 
 from ...hypergrad.errors import CheckpointError
 from ..atomic import sync_folder
+from .foreign import foreign
 
 FORMAT, VERSION = "multilevel checkpoint", 1
 KINDS: list[Any] = [Counter, OrderedDict, defaultdict, dict]
@@ -34,11 +35,17 @@ def write_checkpoint(path: Path, state: dict[str, Any], step: int) -> None:
         step: The engine step, which can be read without the state.
 
     Raises:
-        OSError: The file cannot be written; nothing is left of it.
-        CheckpointError: The state holds something that could not be read again; nothing is written.
+        OSError: The file cannot be written, or memory does not suffice; nothing is left of it.
+        CheckpointError: The state holds something that cannot be written, or could not be read again; nothing is
+            written.
     """
-    content = _serialized(state)
-    _deserialized(content, path)  # a file that nobody can read must not push out one that somebody can
+    try:
+        content = _serialized(state)
+        _deserialized(content)  # a file that nobody can read must not push out one that somebody can
+    except MemoryError as error:
+        raise OSError(f"{path}: there is not enough memory to write it") from error
+    except Exception as error:  # a pickler raises whatever the objects in the state do
+        raise _refusal(path, foreign(state, _is_held) or _culprit(error)) from error
     digest = hashlib.sha256(content).hexdigest()
     kept = torch.frombuffer(bytearray(content), dtype=torch.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,24 +86,37 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     content = outer["state"].numpy().tobytes()
     if hashlib.sha256(content).hexdigest() != outer["sha256"]:
         raise CheckpointError(f"{path}: is damaged: its content does not match its checksum")
-    return _deserialized(content, path)
+    try:
+        return _deserialized(content)
+    except Exception as error:
+        raise _refusal(path, _culprit(error)) from error
 
 
-def _serialized(state: dict[str, Any]) -> bytes:
+def _serialized(state: Any) -> bytes:
     buffer = io.BytesIO()
     torch.save(state, buffer)
     return buffer.getvalue()
 
 
-def _deserialized(content: bytes, path: Path | str) -> dict[str, Any]:
-    try:
-        with torch.serialization.safe_globals(KINDS):
-            state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise CheckpointError(
-            f"{path}: holds something else than tensors, numbers, texts and containers of them: {_culprit(error)}"
-        ) from error
+def _deserialized(content: bytes) -> dict[str, Any]:
+    with torch.serialization.safe_globals(KINDS):
+        state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     return state
+
+
+def _is_held(value: Any) -> bool:
+    """Whether a value can be written and read again."""
+    try:
+        _deserialized(_serialized(value))
+    except Exception:
+        return False
+    return True
+
+
+def _refusal(path: Path, culprit: str) -> CheckpointError:
+    return CheckpointError(
+        f"{path}: holds something else than tensors, numbers, texts and containers of them: {culprit}"
+    )
 
 
 def _culprit(error: Exception) -> str:

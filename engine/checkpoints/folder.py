@@ -29,6 +29,10 @@ class CheckpointFolder:
         """The files, newest first; whether they are good shows when they are read."""
         return sorted((path for path in _entries(self.path) if NAME.match(path.name)), key=_step, reverse=True)
 
+    def steps(self) -> list[int]:
+        """The engine steps of the files, newest first."""
+        return [_step(path) for path in self.files()]
+
     def save(self, step: int, state: dict[str, Any]) -> Path:
         """Write a checkpoint, then remove those that are too old. The others stay valid until it is written.
 

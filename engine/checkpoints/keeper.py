@@ -79,17 +79,21 @@ class Checkpoints:
             NonFiniteError: The run has diverged, and ``EngineConfig.non_finite`` says to raise.
         """
         if self._every and (last or engine.step_count % self._every == 0):
-            why = _divergence(engine) if engine.config.non_finite == "raise" else None
+            why = self._divergence(engine) if engine.config.non_finite == "raise" else None
             if why is not None:
                 raise NonFiniteError(
-                    f"{why}. Lower the learning rate or clip (gradient_clipping) and go on from there (in Python, set "
-                    "the rate after engine.resume()), or leave out what is not finite "
+                    f"{why}. Lower the learning rate or clip (gradient_clipping), and go on from the last one if there "
+                    "is any (in Python, set the rate after engine.resume()), or leave out what is not finite "
                     "(EngineConfig(non_finite='skip'))"
                 )
-            self.save(engine)
+            self.save(engine, then="" if last else "the run goes on")
 
-    def save(self, engine: Engine) -> Path | None:
+    def save(self, engine: Engine, *, then: str = "") -> Path | None:
         """Save now; ``None`` where there is no folder, or where it could not be, of which it warns.
+
+        Args:
+            engine: What to save.
+            then: What becomes of the run where it could not be, for the warning.
 
         Raises:
             ConfigError: The folder has checkpoints of another run.
@@ -99,7 +103,7 @@ class Checkpoints:
         if not self._begun and is_first_process():  # by engine.step() alone, without run()
             self._refuse_other(self._folder)
         self._begun = True
-        if (why := _divergence(engine)) is not None:
+        if (why := self._divergence(engine)) is not None:
             warnings.warn(why, CheckpointWarning, stacklevel=2)
             return None
         state = engine.state_dict()  # in every process: they may have to agree on it
@@ -109,8 +113,8 @@ class Checkpoints:
             return self._folder.save(engine.step_count, state)
         except (OSError, CheckpointError) as error:
             warnings.warn(
-                f"step {engine.step_count}: no checkpoint could be written ({error}); the run goes on, and the last "
-                "one before it is still there",
+                f"step {engine.step_count}: no checkpoint could be written ({error})"
+                f"{f'; {then}' if then else ''}; {self._left(engine)}",
                 CheckpointWarning,
                 stacklevel=2,
             )
@@ -138,12 +142,20 @@ class Checkpoints:
         self._begun = True
         return engine.step_count
 
+    def _divergence(self, engine: Engine) -> str | None:
+        name = diverged(engine.problems.values())
+        if name is None:
+            return None
+        return (
+            f"step {engine.step_count}: parameters of problem '{name}' are infinite or not a number, so no checkpoint "
+            f"is written; {self._left(engine)}"
+        )
 
-def _divergence(engine: Engine) -> str | None:
-    name = diverged(engine.problems.values())
-    if name is None:
-        return None
-    return (
-        f"step {engine.step_count}: parameters of problem '{name}' are infinite or not a number, so no checkpoint is "
-        "written; the last one before it is still there"
-    )
+    def _left(self, engine: Engine) -> str:
+        """What there is to go on from, without a checkpoint of now."""
+        try:
+            steps = self._folder.steps() if self._folder is not None else []
+        except OSError as error:
+            return f"whether there is another one cannot be seen ({error})"
+        earlier = [step for step in steps if step <= engine.step_count]
+        return f"the last one, of step {earlier[0]}, is still there" if earlier else "there is none to go on from"

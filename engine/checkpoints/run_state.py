@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...hypergrad.errors import CheckpointError, ConfigError, MultilevelError
 from ...hypergrad.replay import RandomState
-from ...problems.packing import pack_or_warn, unpack
+from ...problems.packing import pack_or_warn, unpack, unpack_or_warn
 from ..times import Times
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ def run_state(engine: Engine) -> dict[str, Any]:
     return {
         "problems": {name: problem.state_dict() for name, problem in engine.problems.items()},
         "progress": engine.progress_state(),
-        "last_metrics": engine.last_metrics,
+        "last_metrics": {n: engine.callbacks.packed_metrics(n, shown) for n, shown in engine.last_metrics.items()},
         "last_validation": pack_or_warn("what the validation returned", engine.last_validation),
         "callbacks": engine.callbacks.state_dict(),
         "environment": engine.environment.state_dict(),
@@ -55,8 +55,11 @@ def load_run_state(engine: Engine, state: Mapping[str, Any]) -> None:
                 "way than the run that is gone on with?"
             ) from error
     engine.load_progress_state(state["progress"])
-    engine.last_metrics = {name: dict(metrics) for name, metrics in state["last_metrics"].items()}
-    engine.last_validation = unpack(state["last_validation"]) or {}
+    engine.last_metrics = {
+        name: dict(unpack_or_warn(f"what is shown of problem '{name}'", metrics) or {})
+        for name, metrics in state["last_metrics"].items()
+    }
+    engine.last_validation = unpack_or_warn("what the validation returned", state["last_validation"]) or {}
     engine.callbacks.load_state_dict(state["callbacks"])
     engine.environment.load_state_dict(state["environment"])
     engine.times.update({name: Times(**kept) for name, kept in state["times"].items()})

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -249,13 +250,10 @@ def test_a_state_that_does_not_fit_is_refused_by_name(part: str, tmp_path: Path)
 
 
 def test_a_state_that_cannot_be_read_again_is_refused_before_training(tmp_path: Path) -> None:
-    class Odd(Callback):
-        def state_dict(self) -> dict[str, Any]:
-            return {"path": Path("x")}
-
     engine = fed(tmp_path, None, "lower")
-    engine.callbacks.callbacks.append(Odd())
-    with pytest.raises(CheckpointError, match="holds something else than tensors, numbers, texts"):
+    engine["upper"].optimizer.param_groups[0]["place"] = Path("x")
+    where = r"PosixPath, at \['problems'\]\['upper'\].*\['optimizer'\]\['param_groups'\]\[0\]\['place'\]"
+    with pytest.raises(CheckpointError, match=f"holds something else than tensors, numbers, texts.*{where}"):
         engine.run()
     assert engine["lower"].count == 0
     fed(tmp_path, None, "lower").run()  # nothing is left in its way
@@ -281,31 +279,38 @@ def test_batches_that_cannot_be_written_are_warned_of_and_the_run_goes_on(roll_b
         built().run()
     messages = [str(warning.message) for warning in caught]
     assert len(messages) == 1 + roll_back
-    assert "problem 'lower': a builtins.function in a batch cannot be written" in messages[0]
+    assert "problem 'lower', in a batch: a builtins.function cannot be written" in messages[0]
     assert "close to, but not exactly, the uninterrupted run" in messages[0]
-    assert "roll_back: a builtins.function in a batch cannot be written" in messages[-1] or not roll_back
+    assert "roll_back, in a batch: a builtins.function cannot be written" in messages[-1] or not roll_back
     resumed = built()
     assert resumed.resume() == 6
     resumed.step()
 
 
-class Unreadable(Callback):
-    """A state that turns into something else than data."""
+class Spoiling(Callback):
+    """Turns the state of an optimizer into something else than data."""
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"at": Path("somewhere")} if self.late else {}
-
-    late = False
+    def __init__(self, spoilt: Any) -> None:
+        self.spoilt = spoilt
 
     def on_step_end(self, engine: Engine) -> None:
-        self.late = engine.step_count >= 3
+        if engine.step_count == 3:
+            engine["p"].optimizer.param_groups[0]["rule"] = self.spoilt
 
 
-def test_a_state_that_could_not_be_read_again_pushes_no_good_one_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize("spoilt", [Path("somewhere"), lambda: 1, threading.Lock(), (i for i in range(3))])
+def test_a_state_that_could_not_be_read_again_pushes_no_good_one_out(spoilt: Any, tmp_path: Path) -> None:
     config = EngineConfig(train_iters=6, checkpoint_every=1, keep=1, run_dir=str(tmp_path))
-    engine = Engine([Given("p", square)], config=config, callbacks=[Unreadable()])
-    with pytest.warns(CheckpointWarning, match="no checkpoint could be written.*something else than tensors"):
+    engine = Engine([Given("p", square)], config=config, callbacks=[Spoiling(spoilt)])
+    with pytest.warns(
+        CheckpointWarning, match=r"no checkpoint could be written.*something else than tensors"
+    ) as caught:
         engine.run()
+    ends = ["the run goes on; the last one, of step 2, is still there"] * 3 + [
+        "the last one, of step 2, is still there"
+    ]
+    assert [str(warning.message).partition("['rule']); ")[2] for warning in caught] == ends
+    assert engine.step_count == 6
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000002.pt"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -35,6 +36,12 @@ def test_scalars_are_the_single_numbers():
     assert scalars(metrics) == {"a": 0.25, "b": 3.0, "e": 2.5}
     assert scalars(None) == {}
     assert brief(metrics) == "a 0.25, b 3, e 2.5"
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_an_integer_beyond_all_floats_is_infinite(sign):
+    assert scalars({"a": sign * 10**400}) == {"a": sign * math.inf}
+    assert brief({"a": sign * 10**400}) == f"a {sign * math.inf}"
 
 
 @pytest.mark.parametrize(("interval", "fetched"), [(1e9, 1 + 5), (0.0, 26 + 5)])

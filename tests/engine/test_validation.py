@@ -145,3 +145,50 @@ def test_a_validation_that_raises_leaves_the_random_numbers_alone() -> None:
     with pytest.raises(RuntimeError, match="no metric today"):
         engine.validate()
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("returned", "came"),
+    [
+        (torch.ones(()), r"Tensor of shape \(\)"),
+        (torch.zeros(3), r"Tensor of shape \(3,\)"),
+        (0.5, "float"),
+        (0, "int"),
+        ([1.0], "list"),
+    ],
+)
+def test_an_engines_validation_that_is_no_mapping_is_refused_in_words(returned: Any, came: str) -> None:
+    class Bare(Engine):
+        def validation(self) -> Any:
+            return returned
+
+    engine = Bare([Given("p", lambda p, b: p.module().sum())], config=EngineConfig(train_iters=1, valid_step=1))
+    with pytest.raises(ProblemError, match=f"Bare.validation must return a mapping of names to numbers.*; got {came}"):
+        engine.run()
+
+
+class Pair(Given):
+    def validation_step(self, batch: Any) -> Any:
+        inputs, labels = batch
+        return (inputs - labels).mean()
+
+
+def test_a_step_that_needs_data_says_whose_data_is_missing() -> None:
+    engine = Engine([Pair("p", lambda p, b: p.module().sum())])
+    message = (
+        r"'p': validation_step raised TypeError: .* Its batch was None, because problem 'p' has no validation_data_"
+    )
+    with pytest.raises(ProblemError, match=message) as caught:
+        engine.validate()
+    assert isinstance(caught.value.__cause__, TypeError)
+
+
+@pytest.mark.parametrize(("value", "kind"), [("good", "str"), (10**400, "int"), (None, "NoneType"), ([1, "a"], "list")])
+def test_a_metric_that_no_tensor_can_hold_is_refused_by_its_name(value: Any, kind: str) -> None:
+    class Odd(Given):
+        def validation_step(self, batch: Any) -> Any:
+            return {"quality": value}
+
+    engine = Engine([Odd("p", lambda p, b: p.module().sum())])
+    with pytest.raises(ProblemError, match=f"'p': validation_step must return one .* as 'quality', got {kind}"):
+        engine.validate()

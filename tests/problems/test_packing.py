@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections import OrderedDict, UserDict
+from collections import Counter, OrderedDict, UserDict, defaultdict, deque
 from dataclasses import dataclass
+from enum import Enum, Flag, auto
+from pathlib import Path
+from random import Random
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
-from multilevel.problems.packing import PackingError, pack, unpack
+from multilevel import CheckpointWarning
+from multilevel.problems.packing import PackingError, pack, pack_parts, unpack
 
 
 class Pair(NamedTuple):
@@ -25,6 +29,16 @@ class Pair(NamedTuple):
 class Graph:
     nodes: Tensor
     name: str
+
+
+class Mode(Enum):
+    SMALLER = "min"
+    LARGER = "max"
+
+
+class Side(Flag):
+    LEFT = auto()
+    RIGHT = auto()
 
 
 class Encoding(UserDict):  # type: ignore[type-arg]
@@ -50,6 +64,15 @@ VALUES: dict[str, Any] = {
     "no elements": np.zeros((0, 3)),
     "transposed": np.arange(6.0).reshape(2, 3).T,
     "sparse": torch.eye(3).to_sparse(),
+    "sets": [{1, 2}, frozenset({"a"})],
+    "counts": Counter("hello"),
+    "made by need": defaultdict(list, a=[torch.ones(1)]),
+    "made by nothing": defaultdict(None, a=1),
+    "the last three": deque([1, 2, 3], maxlen=3),
+    "one of several": [Mode.LARGER, Side.LEFT],
+    "shape": torch.Size([2, 3]),
+    "bytes that change": bytearray(b"abc"),
+    "keyed": {(1, 2): "a", Mode.SMALLER: "b"},
     "packed": pack_sequence([torch.ones(3), torch.ones(1)]),
 }
 
@@ -63,7 +86,9 @@ def same(a: Any, b: Any) -> bool:
         return a.dtype == b.dtype and np.array_equal(a, b)
     if isinstance(a, (UserDict, dict)):
         return list(a) == list(b) and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, (list, tuple)):
+    if isinstance(a, (deque, defaultdict)) and repr(a) != repr(b):  # which shows the length and the factory too
+        return False
+    if isinstance(a, (list, tuple, deque)):
         return len(a) == len(b) and all(map(same, a, b))
     if isinstance(a, Graph):
         return same(vars(a), vars(b))
@@ -85,10 +110,38 @@ def test_a_view_does_not_take_all_the_data_along() -> None:
     assert packed[1][0].untyped_storage().nbytes() == 3 * data.element_size()
 
 
-@pytest.mark.parametrize("value", [{1, 2}, lambda: 1, [open], type("S", (), {"__slots__": ("a",)})()])
+REFUSED = [lambda: 1, [open], type("S", (), {"__slots__": ("a",)})(), Path("x"), Random(1), ValueError("x"), range(3)]
+
+
+@pytest.mark.parametrize("value", [*REFUSED, np.array(["a"]), Side.LEFT | Side.RIGHT, defaultdict(lambda: 1)])
 def test_what_is_no_data_is_refused(value: Any) -> None:
     with pytest.raises(PackingError, match="cannot be written into a checkpoint"):
         pack(value)
+
+
+def test_a_class_that_nothing_can_find_again_is_refused_while_it_can_be_mended() -> None:
+    @dataclass
+    class Local:
+        value: int
+
+    with pytest.raises(PackingError, match=r"Local cannot be written .* its class is made inside a function"):
+        pack([Local(1)])
+
+
+def test_what_cannot_be_written_is_left_out_by_its_name_and_the_rest_stays() -> None:
+    values = {"best": np.float64(0.5), "rule": abs, 3: (1, 2), "place": Path("x")}
+    with pytest.warns(CheckpointWarning) as caught:
+        packed = pack_parts(values, lambda key: f"entry '{key}'")
+    assert [str(warning.message).partition(" is not kept in the checkpoint")[0] for warning in caught] == [
+        "entry 'rule'",
+        "entry 'place'",
+    ]
+    assert unpack(packed) == {"best": 0.5, 3: (1, 2)}
+
+
+def test_a_member_that_is_gone_is_refused() -> None:
+    with pytest.raises(PackingError, match=r"Mode\.EQUAL, which is no longer among its members"):
+        unpack(("enum", f"{__name__}:Mode", "EQUAL"))
 
 
 def test_an_unknown_class_is_refused() -> None:

@@ -11,7 +11,8 @@ import torch
 
 from multilevel.engine.callbacks import KeepBest, keep_best
 from multilevel.engine.checkpoints.file import read_checkpoint, write_checkpoint
-from multilevel.hypergrad.errors import CheckpointWarning, ConfigError
+from multilevel.hypergrad.errors import CheckpointError, CheckpointWarning, ConfigError
+from multilevel.problems.packing import unpack
 
 from ..states import differences
 from .scripted import EVERY, Record, cut, everything, scripted
@@ -137,10 +138,11 @@ def test_any_metric_makes_a_name_in_the_folder(tmp_path, names):
     assert len(on_disk(tmp_path)) == len({path for callback in callbacks for path in callback.files(engine)})
 
 
-def test_a_full_disk_costs_a_warning_and_that_checkpoint(tmp_path, monkeypatch):
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), CheckpointError("No space left for it")])
+def test_a_full_disk_and_a_state_that_is_no_data_cost_a_warning_and_that_checkpoint(tmp_path, monkeypatch, error):
     def write(path, state, step):
         if step == 2 * EVERY:
-            raise OSError(28, "No space left on device")
+            raise error
         write_checkpoint(path, state, step)
 
     monkeypatch.setattr(keep_best, "write_checkpoint", write)
@@ -189,6 +191,7 @@ def test_the_settings_of_an_engine_ask_for_it(tmp_path):
     )
     assert on_disk(tmp_path) == {"best-score-3-step-00000002.pt", "best-score-2-step-00000006.pt"}
     state = read_checkpoint(tmp_path / "checkpoints" / "best-score-2-step-00000006.pt")
-    assert state["callbacks"]["EarlyStopping"]["stopped_step"] == 6
+    stopping = unpack(state["callbacks"]["EarlyStopping"])
+    assert stopping["stopped_step"] == 6
     assert engine.last_validation["score"] == 1.0
-    assert torch.is_tensor(state["callbacks"]["EarlyStopping"]["weights"]["lower"]["buffers"]["calls"])
+    assert torch.is_tensor(stopping["weights"]["lower"]["buffers"]["calls"])

@@ -1,0 +1,70 @@
+"""What an engine is in the middle of, and what cannot be asked of it there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum
+
+from ..hypergrad.errors import ProblemError
+
+
+class Part(Enum):
+    """A part of a run that holds others: a run its engine steps, an engine step its level steps."""
+
+    RUN = "a run"
+    STEP = "an engine step"
+    LEVEL_STEP = "a level step"
+
+
+class Underway:
+    """The parts of a run that have begun and not ended."""
+
+    def __init__(self) -> None:
+        self._begun: list[Part] = []
+
+    @contextmanager
+    def within(self, part: Part) -> Iterator[None]:
+        """A part begins, and ends with the block."""
+        self._begun.append(part)
+        try:
+            yield
+        finally:
+            self._begun.remove(part)
+
+    def __iter__(self) -> Iterator[Part]:
+        return iter(self._begun)
+
+    def refuse_training(self, call: str, *parts: Part) -> None:
+        """Refuse to train from within what trains.
+
+        Args:
+            call: What was called.
+            parts: In which of them it cannot be.
+
+        Raises:
+            ProblemError: One of them is underway.
+        """
+        part = next((part for part in parts if part in self._begun), None)
+        if part is not None:
+            raise ProblemError(
+                f"{call}: was called by a callback or a problem while {part.value} of this engine is underway, and "
+                "would train on top of that. Call it where that has returned; to end a run from a callback, set "
+                "engine.should_stop = True"
+            )
+
+    def refuse_checkpoint(self, call: str, why: str) -> None:
+        """Refuse to save or to load in the middle of a level step.
+
+        Args:
+            call: What was called.
+            why: What would come of it.
+
+        Raises:
+            ProblemError: One is underway.
+        """
+        if Part.LEVEL_STEP in self._begun:
+            raise ProblemError(
+                f"{call}: was called in the middle of a level step (in on_gradients, on_level_step or a problem's own "
+                f"code); {why}. Call it in on_step_end or on_validation, or where engine.step() has returned"
+            )
