@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -64,7 +62,7 @@ class Stepper:
         if not self._schedule.ready(name):
             return False
         engine, problem, level = self._engine, self._engine.problems[name], self._levels[name]
-        watch = Stopwatch(self.times[name], engine.device if engine.config.timing else None)
+        watch = self._started_watch(name)
         self._guard.before_step(engine.step_count)
         starts = self._schedule.starts_inner_loop(name)
         before = None
@@ -117,18 +115,21 @@ class Stepper:
 
         def differentiate() -> tuple[Tensor, LevelGradients]:
             compiled = self._compiled.get(name)
-            if compiled is not None and (result := compiled(moment)) is not None:
-                loss, shown, found = result
-                metrics.update(shown)
-                watch.lap("forward")
-                return loss, found
+            if compiled is not None:
+                result = compiled(moment)
+                watch.lap("compile" if result is None else "forward")
+                if result is not None:
+                    loss, shown, found = result
+                    metrics.update(shown)
+                    return loss, found
             evaluation, shown = level.training_step.train(moment)
             metrics.update(shown)
             watch.lap("forward")
             loss = level.update.scaled(evaluation.loss)
             found = self._gradients.total(name, loss, watch, level.gradients)
             if compiled is not None:
-                compiled.took_eagerly((evaluation.loss, shown, found))
+                compiled.took_eagerly((evaluation.loss, shown, found), watch.laps)
+                watch.lap("compile")
             return evaluation.loss, found
 
         def once_more() -> tuple[Tensor, Sequence[Tensor | None]]:
@@ -184,26 +185,30 @@ class Stepper:
             return None
 
     def _compiling(self) -> dict[str, CompiledStep]:
-        from .compiled import CompiledStep, CompiledUpdate
+        from .compiled import CompiledStep, CompiledUpdate, Pace
 
-        problems = self._engine.problems
-        for problem in problems.values():
+        engine = self._engine
+        for problem in engine.problems.values():
             update = problem.level.update
-            left = partial(self._time_left, problem.name, "update")
-            update.optimizer_step = CompiledUpdate(problem, update.optimizer_step, left)
-        return {n: CompiledStep(n, problems, self._gradients, partial(self._time_left, n)) for n in problems}
+            update.optimizer_step = CompiledUpdate(problem, update.optimizer_step, Pace(engine), self._compiled_for)
+        return {
+            name: CompiledStep(name, engine.problems, self._gradients, Pace(engine), self._compiled_for)
+            for name in engine.problems
+        }
 
-    def _time_left(self, name: str, part: str = "total") -> float:
-        """How many seconds the level steps of a problem will take until the end of the run, as they went so far."""
-        done, left = self._engine.step_count, self._engine.config.train_iters - self._engine.step_count
-        return getattr(self.times[name], part) / done * left if done else math.inf
+    def _compiled_for(self, seconds: float) -> None:
+        """So much of the part of a level step that is running was spent on compiling."""
+        self._watch.aside("compile", seconds)
+
+    def _started_watch(self, name: str) -> Stopwatch:
+        self._watch = Stopwatch(self.times[name], self._engine.device if self._engine.config.timing else None)
+        return self._watch
 
     def _remembering(self) -> RollBack:
         return RollBack(self._engine.graph, self._engine.problems, self._train_again)
 
     def _train_again(self, name: str, moment: Moment) -> bool:
-        watch = Stopwatch(self.times[name], self._engine.device if self._engine.config.timing else None)
-        return self._train(name, moment, watch, again=True)[1]
+        return self._train(name, moment, self._started_watch(name), again=True)[1]
 
     def _after_step(
         self, name: str, moment: Moment, before: RandomState | None, stepped: bool, roll_back: RollBack

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, fields
 from time import perf_counter
 
@@ -22,6 +23,8 @@ class Times:
         backward: The one backward pass for its own gradient and the cotangents of its lowers.
         sweep: Pulling these back through the lowers: what hypergradients cost.
         update: Accumulating, clipping, optimizer and scheduler.
+        compile: What ``EngineConfig(compile=True)`` takes beside the steps: reading, recording and compiling them, and
+            trying their programs.
     """
 
     steps: int = 0
@@ -30,11 +33,12 @@ class Times:
     backward: float = 0.0
     sweep: float = 0.0
     update: float = 0.0
+    compile: float = 0.0
 
     @property
     def total(self) -> float:
         """Seconds of all parts."""
-        return self.data + self.forward + self.backward + self.sweep + self.update
+        return self.data + self.forward + self.backward + self.sweep + self.update + self.compile
 
     def state_dict(self) -> dict[str, float]:
         """The numbers by name."""
@@ -47,11 +51,15 @@ class Stopwatch:
     Args:
         times: What it adds to.
         wait_for: The device to wait for at each lap; ``None`` never waits.
+
+    Attributes:
+        laps: What it added so far, by part.
     """
 
-    __slots__ = ("_device", "_last", "_spent")
+    __slots__ = ("_device", "_last", "_spent", "laps")
 
     def __init__(self, times: Times, wait_for: torch.device | None = None) -> None:
+        self.laps: defaultdict[str, float] = defaultdict(float)
         self._spent = vars(times)
         self._device = wait_for if wait_for is not None and wait_for.type != "cpu" else None
         self._last = perf_counter()
@@ -60,6 +68,10 @@ class Stopwatch:
         """Everything since the last lap was this part."""
         if self._device is not None:
             torch.accelerator.synchronize(self._device)
-        now = perf_counter()
-        self._spent[part] += now - self._last
-        self._last = now
+        self.aside(part, perf_counter() - self._last)
+
+    def aside(self, part: str, seconds: float) -> None:
+        """So much of the time since the last lap was this part, and is none of the next lap."""
+        self._spent[part] += seconds
+        self.laps[part] += seconds
+        self._last += seconds

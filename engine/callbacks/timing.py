@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 HOST_TIME = "; the host's time, which a GPU is behind: EngineConfig(timing=True) waits for it"
 PARTS = ("data", "forward", "backward", "sweep", "update")
+IF_ANY = "compile"
+"""A part that most runs have not."""
 
 
 class Timing(Callback):
@@ -32,13 +34,14 @@ def timing_table(engine: Engine) -> str:
     """
     times = engine.times
     seconds = sum(spent.total for spent in times.values())
+    shown = [*PARTS, *([IF_ANY] if any(getattr(spent, IF_ANY) for spent in times.values()) else [])]
     rows = []
     for name in reversed(engine.graph.order):
         spent = times[name]
         each = spent.total / spent.steps if spent.steps else 0.0
-        parts = [_share(getattr(spent, part), spent.total) for part in PARTS]
+        parts = [_share(getattr(spent, part), spent.total) for part in shown]
         rows.append((name, f"{spent.steps:,}", f"{each * 1e3:.2f} ms", *parts, _share(spent.total, seconds)))
-    header = ("problem", "steps", "per step", *PARTS, "of the run")
+    header = ("problem", "steps", "per step", *shown, "of the run")
     sweep = sum(spent.sweep for spent in times.values())
     host = "" if engine.device.type == "cpu" or engine.config.timing else HOST_TIME
     total = f"{_duration(seconds)}, {_share(sweep, seconds)} of it on hypergradients (sweep){host}"

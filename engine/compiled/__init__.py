@@ -2,5 +2,6 @@
 
 from .step import Compilation, CompiledStep
 from .update import CompiledUpdate
+from .worth import Pace
 
-__all__ = ["Compilation", "CompiledStep", "CompiledUpdate"]
+__all__ = ["Compilation", "CompiledStep", "CompiledUpdate", "Pace"]

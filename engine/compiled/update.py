@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Hashable
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ from .optimizers import rate, settings
 from .reasons import reason_of
 from .shown import show
 from .trial import difference, digests
-from .worth import too_late
+from .worth import Pace, too_late
 
 WORTH_IT = (Adam, AdamW, RMSprop, Adagrad)
 """Those that go over the parameters many times. Gradient descent, which does so once, gains nothing."""
@@ -42,15 +43,17 @@ class CompiledUpdate:
         problem: The problem.
         eager: Steps it otherwise: for the first time, where something watches it or some gradient is missing, and where
             a new program is tried.
-        time_left: How many seconds that will take until the end of the run.
+        pace: How long that takes.
+        took: Is told how many seconds of a step were spent on compiling.
     """
 
-    def __init__(self, problem: Problem, eager: Callable[[], Any], time_left: Callable[[], float]) -> None:
+    def __init__(self, problem: Problem, eager: Callable[[], Any], pace: Pace, took: Callable[[float], None]) -> None:
         self._name = problem.name
         self._optimizer: Any = problem.optimizer
         self._parameters = problem.level.parameters
         self._eager = eager
-        self._time_left = time_left
+        self._pace = pace
+        self._took = took
         held = [p for group in self._optimizer.param_groups for p in group["params"]]
         same = {id(p) for p in held} == {id(p) for p in self._parameters}
         real = all(p.is_floating_point() for p in self._parameters)  # torch takes complex numbers for pairs
@@ -62,12 +65,17 @@ class CompiledUpdate:
 
     def __call__(self) -> None:
         """Take a step."""
-        if not self._fits or not self._is_ready():
+        if not self._fits:
             self._eager()
+            return
+        if not self._is_ready():
+            self._step_eagerly()
             return
         assert self._function is not None
         if not self._trusted:
-            self._try(self._function)
+            begun = perf_counter()
+            eagerly = self._try(self._function)
+            self._took(perf_counter() - begun - eagerly)
             return
         tell_scheduler(self._optimizer)
         with torch.no_grad():
@@ -84,24 +92,33 @@ class CompiledUpdate:
         if is_watched(self._optimizer) or any([p.grad is None or p.grad.is_sparse for p in self._parameters]):
             return False
         if self._function is None or self._settings != settings(self._optimizer):
+            begun = perf_counter()
             self._prepare()
+            self._took(perf_counter() - begun)
         return self._function is not None
 
+    def _step_eagerly(self) -> float:
+        """Take a step eagerly, and say how many seconds it took."""
+        begun = perf_counter()
+        self._eager()
+        seconds = perf_counter() - begun
+        self._pace.took({"step": seconds})
+        return seconds
+
     @torch.no_grad()
-    def _try(self, function: Function) -> None:
-        """Take a step eagerly, and look whether the program would have taken the same."""
+    def _try(self, function: Function) -> float:
+        """Take a step eagerly, and look whether the program would have taken the same; how long the eager one took."""
         given, size = [t.clone() for t in self._inputs()], len(self._parameters)
         try:
             function(*given)
         except Exception as error:
             self._refuse(str(reason_of(error)))
-            self._eager()
-            return
+            return self._step_eagerly()
         found = digests([*subtract(given[:size], self._parameters), *given[2 * size :]])
         before = given[:size]
         torch._foreach_copy_(before, self._parameters)
         del given
-        self._eager()
+        seconds = self._step_eagerly()
         now = self._inputs()
         expected = digests([*subtract(self._parameters, before), *now[2 * size :]])
         precision = max(torch.finfo(t.dtype).eps for t in now if t.is_floating_point())
@@ -112,8 +129,9 @@ class CompiledUpdate:
             if (differs := difference([one], [other], precision, rounding)) is not None:
                 what = "parameters" if i < size else "state"
                 self._refuse(f"its program moves the {what} elsewhere than the eager step ({differs})")
-                return
+                return seconds
         self._trusted = True
+        return seconds
 
     def _refuse(self, reason: str) -> None:
         self._fits, self._function = False, None
@@ -122,8 +140,10 @@ class CompiledUpdate:
 
     def _prepare(self) -> None:
         self._function, self._trusted = None, False
-        if any(not self._optimizer.state.get(p) for p in self._parameters):
+        if not self._pace.known or any(not self._optimizer.state.get(p) for p in self._parameters):
             return  # what it will keep is not there before its first step
+        if self._is_too_late():
+            return
         self._settings = settings(self._optimizer)
         self._programs += 1
         try:
@@ -138,7 +158,12 @@ class CompiledUpdate:
         state = [v for p in self._parameters for v in self._optimizer.state[p].values() if isinstance(v, Tensor)]
         return [*self._parameters, *gradients, *state, *(rate(group) for group in self._optimizer.param_groups)]
 
-    def _compiled(self) -> Function:
+    def _is_too_late(self, operations: int = 0) -> bool:
+        """Leave it eager where compiling cannot pay any more; without a word, as its level says so of it all."""
+        self._fits = too_late(self._pace.left("step"), operations) is None
+        return not self._fits
+
+    def _compiled(self) -> Function | None:
         rule, options = update_rule(self._optimizer, self._parameters), group_options(self._optimizer)
         states, size = [self._optimizer.state[p] for p in self._parameters], len(self._parameters)
 
@@ -160,7 +185,7 @@ class CompiledUpdate:
         examples = [mode.from_tensor(t.detach()) for t in self._inputs()]
         with mode, torch.no_grad():
             graph = make_fx(step, tracing_mode="real")(*examples)
-        if (reason := too_late(operations(graph), self._time_left())) is not None:
-            raise TracingError(reason)
+        if self._is_too_late(operations(graph)):
+            return None
         with show(f"the optimizer of '{self._name}'", operations(graph)):
             return compiled(graph, examples)

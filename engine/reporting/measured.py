@@ -15,6 +15,7 @@ PARTS = {
     "backward": "direct gradient",
     "sweep": "hypergradient",
     "update": "update",
+    "compile": "compiling",
 }
 """What the parts of a level's time are called."""
 NUMBERS = ("cosine", "norm_ratio", "relative_error", "seconds", "peak_bytes")
@@ -28,21 +29,22 @@ def timing(run: RunRecord) -> Html:
         return section("Timing", element("p", f"There is no timing.json{why}.", class_="note"))
     levels = {name: run.timing[name] for name in run.levels() if name in run.timing}
     totals = {name: sum(times.get(part, 0.0) for part in TIMES) for name, times in levels.items()}
+    parts = [part for part in TIMES if part != "compile" or any(times.get(part) for times in levels.values())]
     together = sum(totals.values())
     sweeps = sum(times.get("sweep", 0.0) for times in levels.values())
     rows = [
         (
             name,
             counted(times.get("steps", 0)),
-            *(spent(times.get(part, 0.0)) for part in TIMES),
+            *(spent(times.get(part, 0.0)) for part in parts),
             spent(totals[name]),
             percent(times.get("sweep", 0.0), totals[name]),
         )
         for name, times in levels.items()
     ]
-    header = ("level", "steps", *PARTS.values(), "total", "on hypergradients")
+    header = ("level", "steps", *(PARTS[part] for part in parts), "total", "on hypergradients")
     says = f"{percent(sweeps, together)} of {spent(together)} in level steps was spent on hypergradients."
-    legend = element("ul", *(element("li", _chip(part), name) for part, name in PARTS.items()), class_="legend")
+    legend = element("ul", *(element("li", _chip(part), PARTS[part]) for part in parts), class_="legend")
     bars = element("div", *(cell for name in levels for cell in _bar(name, levels[name], totals)), class_="bars")
     return section("Timing", element("p", says), legend, bars, table("Time by level", header, rows, numbers=True))
 
@@ -50,7 +52,7 @@ def timing(run: RunRecord) -> Html:
 def _bar(name: str, times: Mapping[str, float], totals: Mapping[str, float]) -> list[Html]:
     """A level's name and its bar, as long as its share of the longest."""
     most, total = max(totals.values()), totals[name]
-    words = ", ".join(f"{PARTS[part]} {percent(times.get(part, 0.0), total)}" for part in TIMES)
+    words = ", ".join(f"{PARTS[part]} {percent(times.get(part, 0.0), total)}" for part in TIMES if times.get(part))
     parts = [
         element("span", class_=f"key-{part}", style=f"flex: {times.get(part, 0.0) / total:.5f} 0 0")
         for part in TIMES

@@ -19,8 +19,8 @@ Curves = dict[str, dict[int, float]]
 
 CURVES = "curves.png"
 """What ``multilevel plot`` writes by default."""
-TIMES = ("data", "forward", "backward", "sweep", "update")
-"""The parts of a level's time, in their order within a level step."""
+TIMES = ("data", "forward", "backward", "sweep", "update", "compile")
+"""The parts of a level's time, in their order within a level step; compiling is beside it."""
 
 
 @dataclass

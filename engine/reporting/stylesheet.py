@@ -8,7 +8,7 @@ STYLE = """
   --wait: #92400e; --wait-fill: #fffbeb; --validation: #0f766e;
   --fill-0: #e0f2fe; --fill-1: #e0e7ff; --fill-2: #ede9fe; --fill-3: #fae8ff; --fill-4: #ffe4e6;
   --level-0: #0284c7; --level-1: #4f46e5; --level-2: #7c3aed; --level-3: #c026d3; --level-4: #e11d48;
-  --data: #94a3b8; --forward: #38bdf8; --backward: #2563eb; --sweep: #e11d48; --update: #a3a3a3;
+  --data: #94a3b8; --forward: #38bdf8; --backward: #2563eb; --sweep: #e11d48; --update: #a3a3a3; --compile: #d97706;
 }
 @media (prefers-color-scheme: dark) {
   :root {
@@ -17,7 +17,7 @@ STYLE = """
     --good-fill: #0c2f26; --wait: #fcd34d; --wait-fill: #33270a; --validation: #2dd4bf;
     --fill-0: #0c2f44; --fill-1: #232a57; --fill-2: #2f2457; --fill-3: #43204a; --fill-4: #4a1d2a;
     --level-0: #38bdf8; --level-1: #818cf8; --level-2: #a78bfa; --level-3: #e879f9; --level-4: #fb7185;
-    --data: #64748b; --forward: #7dd3fc; --backward: #3b82f6; --sweep: #fb7185; --update: #a3a3a3;
+    --data: #64748b; --forward: #7dd3fc; --backward: #3b82f6; --sweep: #fb7185; --update: #a3a3a3; --compile: #fbbf24;
   }
 }
 * { box-sizing: border-box; }
@@ -83,7 +83,7 @@ tbody th { font-weight: 600; }
 .legend { font-size: 0.87rem; color: var(--soft); }
 .key-data { background: var(--data); } .key-forward { background: var(--forward); }
 .key-backward { background: var(--backward); } .key-sweep { background: var(--sweep); }
-.key-update { background: var(--update); }
+.key-update { background: var(--update); } .key-compile { background: var(--compile); }
 pre {
   margin: 0.8rem 0 0; padding: 0.9rem 1rem; background: var(--code); border-radius: 8px; overflow: auto;
   max-height: 36rem; tab-size: 2;

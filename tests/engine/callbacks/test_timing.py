@@ -26,6 +26,14 @@ def test_the_table_is_the_one_computed_by_hand():
     assert timing_table(engine) == TABLE
 
 
+def test_compiling_is_a_part_of_its_own_where_anything_was_compiled():
+    engine = hierarchy({"upper": ["lower"]})
+    engine.times["lower"] = Times(steps=10, forward=1.0, compile=3.0)
+    lines = [line.split() for line in timing_table(engine).splitlines()]
+    assert lines[0][-5:] == ["update", "compile", "of", "the", "run"]
+    assert lines[3][-3:] == ["0%", "75%", "100%"]
+
+
 def test_a_run_that_has_not_begun_took_no_time():
     lines = timing_table(hierarchy({"upper": ["lower"]})).splitlines()
     assert lines[2].split() == ["upper", "0", "0.00", "ms", *"------"]

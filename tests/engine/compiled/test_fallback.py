@@ -250,19 +250,12 @@ def test_a_compiler_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     twins.assert_equal(within=0.0)
 
 
-def test_a_run_that_is_nearly_over_is_not_worth_it() -> None:
-    twins = Twins(solo(lambda problem, batch: base(problem)), train_iters=8)
-    with pytest.warns(CompileWarning, match="s more until train_iters, and compiling them about 2"):
-        twins.step(8)
-    twins.assert_equal(within=0.0)
-
-
 def test_a_shape_that_comes_late_is_eager_and_the_others_stay_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     data = [torch.ones(2)] * 6 + [torch.ones(1)] * 8
     twins = Twins(solo(lambda problem, batch: base(problem) * batch.sum(), data=lambda: data))
     twins.step(6)
     left = twins.compiled._stepper._compiled["fit"]
-    monkeypatch.setattr(left, "_time_left", lambda: 0.0)
+    monkeypatch.setattr(left._pace, "left", lambda *parts: 0.0)
     twins.step(10)
     twins.assert_equal()
     twins.assert_compiled(1)

@@ -89,7 +89,7 @@ def again(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 @pytest.mark.parametrize("key", BUILDS)
 def test_it_is_the_eager_unroll(key: str, again: list[int]) -> None:
     twins = Twins(BUILDS[key])
-    twins.step(24)
+    twins.step(28)
     twins.assert_equal()
     twins.assert_compiled()
     assert len(again) == 0
@@ -112,7 +112,7 @@ class Initialised(Given):
 
 def test_a_start_that_depends_on_the_upper(again: list[int]) -> None:
     twins = Twins(bilevel("unroll", unroll_steps=2, classes=(Initialised, Given)))
-    twins.step(12)
+    twins.step(14)
     twins.assert_equal()
     twins.assert_compiled()
     assert len(again) == 0

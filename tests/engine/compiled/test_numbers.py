@@ -98,7 +98,7 @@ def test_a_method_that_has_no_program_runs_eagerly_and_the_loss_does_not(key: st
     method, reason = EAGER[key]
     twins = Twins(bilevel(method))
     with pytest.warns(CompileWarning, match=f"'upper' is compiled but for the derivative .* eagerly: .*{reason}"):
-        twins.step(14)
+        twins.step(15)
     twins.assert_equal()
     twins.assert_compiled()
     assert twins.compilation("upper").sweep_reason

@@ -94,7 +94,7 @@ def test_levels_in_many_parts(
 
     monkeypatch.setattr(parts._Parts, "__init__", noted)
     twins = Twins(bilevel(method, **settings))
-    twins.step(12)
+    twins.step(14)
     twins.assert_equal()
     twins.assert_compiled()
     assert max(made) > 1

@@ -148,7 +148,7 @@ def test_what_a_batch_only_hands_on() -> None:
 
     data = [{"x": torch.ones(2) * i, "label": torch.tensor(i), "number": i % 2} for i in range(4)]
     twins = Twins(solo(shows, data=lambda: data))
-    twins.step(8)
+    twins.step(10)
     twins.assert_equal()
     twins.assert_compiled(2)
 

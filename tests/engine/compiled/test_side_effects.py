@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from multilevel import CG, Engine
-from multilevel.engine.compiled import step as compiled_step
+from multilevel.engine.compiled import programs
 from multilevel.hypergrad import tracing
 from multilevel.hypergrad.errors import CompileWarning, TracingError
 
@@ -60,7 +60,7 @@ class Watched:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.engine: Any = None
         self.seen: list[tuple[Any, Any]] = []
-        record = compiled_step.record
+        record = programs.record
 
         def noting(*arguments: Any, **options: Any) -> Any:
             before = copy.deepcopy(bits(self.engine)), identities(self.engine), random_state()
@@ -69,7 +69,7 @@ class Watched:
             finally:
                 self.seen.append((before, (copy.deepcopy(bits(self.engine)), identities(self.engine), random_state())))
 
-        monkeypatch.setattr(compiled_step, "record", noting)
+        monkeypatch.setattr(programs, "record", noting)
 
     def assert_untouched(self) -> None:
         """Nothing is another than it was before."""
@@ -88,7 +88,7 @@ def test_recording_leaves_no_trace(method: Any, monkeypatch: pytest.MonkeyPatch)
     watched = Watched(monkeypatch)
     twins = Twins(bilevel(method, module=normalizing, optimizer=adam))
     watched.engine = twins.compiled
-    twins.step(6)
+    twins.step()
     twins.assert_compiled()
     watched.assert_untouched()
 

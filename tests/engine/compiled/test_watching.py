@@ -85,7 +85,7 @@ COMPILE = "engine.compile=true"
 def test_a_file_may_ask_for_it(tmp_path: Path) -> None:
     engine = build(load(write_toy(tmp_path), [COMPILE, "engine.train_iters=1000000"]))
     assert engine.config.compile is True
-    for _ in range(6):
+    for _ in range(8):
         engine.step()
     assert {name: found.programs for name, found in engine.compilations.items()} == {"upper": 1, "lower": 1}
 

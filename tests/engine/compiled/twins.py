@@ -18,8 +18,8 @@ from ...givens import bits
 
 WITHIN = 1e-9
 """The compiled engine does the eager one's arithmetic in another order."""
-STEPS = 7
-"""One eager, one noted, one that compiles, one that is taken both ways, and some that programs take."""
+STEPS = 8
+"""Two eager, one noted, one that compiles, one that is taken both ways, and some that programs take."""
 LONG = 10**6
 """A run long enough for anything to be worth compiling."""
 

@@ -15,7 +15,7 @@ from multilevel.engine.reporting.page import page
 from multilevel.engine.reporting.records import read_run
 from multilevel.hypergrad.errors import ConfigError
 
-from .folder import AUDIT, CONFIG, EVIL, PIXEL, of_problem, of_validation, write_run, write_whole_run
+from .folder import AUDIT, CONFIG, EVIL, PIXEL, TIMING, of_problem, of_validation, write_run, write_whole_run
 
 pytest.importorskip("matplotlib")
 
@@ -74,6 +74,14 @@ def test_everything_of_a_whole_run_is_in_its_page(tmp_path):
     assert found.tags["h1"] == 1
     assert found.tags["h2"] == 7
     assert found.tags["svg"] == 1 + 4
+
+
+def test_compiling_is_told_where_anything_was_compiled(tmp_path):
+    assert "update total" in read(write_whole_run(tmp_path / "eager")).text
+    timing = {name: {**times, "compile": 6.0} for name, times in TIMING.items()}
+    text = read(write_whole_run(tmp_path / "compiled", timing={"problems": timing})).text
+    assert "update compiling total" in text
+    assert "15 % of 20 s in level steps was spent on hypergradients" in text
 
 
 def test_the_page_asks_for_nothing(tmp_path):
