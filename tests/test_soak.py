@@ -40,7 +40,7 @@ def engine_of(method: Any, *, compile: bool) -> Engine:
         return (p.lower() - 1).square().sum()
 
     modules = (Vector(*torch.linspace(0, 1, 50).tolist()), Vector(*torch.zeros(50).tolist()))
-    settings = EngineConfig(train_iters=10**6, compile=compile)
+    settings = EngineConfig(train_iters=10**9, compile=compile)
     return pair(lower, upper, method=method, modules=modules, steps=2, engine=settings)
 
 

@@ -83,7 +83,7 @@ COMPILE = "engine.compile=true"
 
 
 def test_a_file_may_ask_for_it(tmp_path: Path) -> None:
-    engine = build(load(write_toy(tmp_path), [COMPILE, "engine.train_iters=1000000"]))
+    engine = build(load(write_toy(tmp_path), [COMPILE, "engine.train_iters=1000000000"]))
     assert engine.config.compile is True
     for _ in range(8):
         engine.step()

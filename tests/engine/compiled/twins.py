@@ -20,7 +20,7 @@ WITHIN = 1e-9
 """The compiled engine does the eager one's arithmetic in another order."""
 STEPS = 8
 """Two eager, one noted, one that compiles, one that is taken both ways, and some that programs take."""
-LONG = 10**6
+LONG = 10**9
 """A run long enough for anything to be worth compiling."""
 
 Build = Callable[..., Engine]
