@@ -136,11 +136,11 @@ def reported(engine: Engine) -> dict[str, Any]:
 
 
 def lasting(state: dict[str, Any]) -> dict[str, Any]:
-    """A copy without the times, which are never the same, and without callbacks that remember nothing."""
+    """A copy without times and settings, which are not the same, and without callbacks that remember nothing."""
     state = {**state, "callbacks": {name: kept for name, kept in state["callbacks"].items() if kept}}
     return torch.utils._pytree.tree_map(
         lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf,
-        {key: part for key, part in state.items() if key != "times"},
+        {key: part for key, part in state.items() if key not in ("times", "built_from")},
     )
 
 
