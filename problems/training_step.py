@@ -13,6 +13,7 @@ from torch import Tensor
 from ..hypergrad.host_draws import host_mark
 from ..hypergrad.objective import Evaluation
 from ..hypergrad.tensors import Tensors
+from ..hypergrad.tracing import is_tracing
 from .captured import Captured
 from .losses import read_loss
 from .moment import Moment
@@ -58,7 +59,7 @@ class TrainingStep:
         drawn = host_mark() if self.host_random is False else None
         with self.substituted(values), self.precision(), sampling(self._problem) as choices:
             result = self._problem.training_step(moment.batch)
-        if self.writes_in(moment.batch) != moment.writes:
+        if not is_tracing() and self.writes_in(moment.batch) != moment.writes:
             raise batch_error(level.name)
         if self.host_random is None:
             self.host_random = moment.random.host_moved()
@@ -76,7 +77,7 @@ class TrainingStep:
         level = self._level
         moment = moment or level.moment or level.next_moment()
         before = written(level.parameters)
-        if self.writes_in(moment.batch) != moment.writes:
+        if not is_tracing() and self.writes_in(moment.batch) != moment.writes:
             raise batch_lost_error(level.name)
         with (
             self._untraced(moment),

@@ -13,6 +13,8 @@ from suite.measure import Examiner
 from suite.peers import PEERS, versions
 from suite.workloads import LARGE, WORKLOADS
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*the weight decay of AdamW moves:multilevel.NumericsWarning")
+
 
 def rows(setting: Setting, names: tuple[str, ...]) -> list[Row]:
     return [row for name in names for row in WORKLOADS[name](setting)]

@@ -53,7 +53,8 @@ def test_draws_are_independent_and_repeatable_and_the_first_is_the_one_trained_o
     engine = sampled_pair(Reinforce(samples=4))
     lower: Any = engine["lower"]
     engine._stepper.advance("lower")
-    (trained_on,) = lower.seen
+    trained_on, looked_at_again = lower.seen
+    assert torch.equal(looked_at_again, trained_on)
     lower.seen.clear()
     for draw in (0, 1, 2, 3, 2, 1, 0):
         lower.level.evaluate({}, draw=draw)

@@ -230,6 +230,7 @@ def test_check_builds_everything_and_trains_nothing(tmp_path):
     assert [path.name for path in tmp_path.iterdir() if path.is_dir() and path.name != "__pycache__"] == []
 
 
+@pytest.mark.filterwarnings("ignore:.*depends on no parameter of 'other':multilevel.NumericsWarning")
 def test_the_pace_of_check_is_that_of_the_run(tmp_path):
     middle = YAML[YAML.index("  upper:") : YAML.index("  lower:")].replace("  upper:", "  other:")
     yaml = YAML.replace("edges:", f"{middle}    config: {{unroll_steps: 3}}\nedges:\n- [other, lower]")

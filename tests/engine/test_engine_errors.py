@@ -110,6 +110,7 @@ def test_a_hypergradient_that_is_not_finite_is_named() -> None:
         ),
     ],
 )
+@pytest.mark.filterwarnings("ignore:.*depends on no parameter of:multilevel.NumericsWarning")
 def test_an_upper_that_cannot_learn_is_refused(loss: Any, edges: Any, message: str) -> None:
     engine = Engine([Given("lower", square), Given("upper", loss)], edges)
     with pytest.raises(ProblemError, match=f"problem 'upper': its loss .*{message}"):

@@ -15,6 +15,8 @@ from multilevel.engine.runs.plan import Member, Plan, outcome
 from ..toy import YAML
 from .changing import LR, SCHEDULER, built, call, group, newest, resumed, started, value, write
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*the weight decay of AdamW moves:multilevel.NumericsWarning")
+
 
 @pytest.fixture(autouse=True)
 def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +111,7 @@ def test_a_diverged_run_goes_on_under_a_lower_rate_as_its_error_advises():
     result = call("run", "toy.yaml", *settings, "--run-dir", "out")
     assert result.exit_code == 1
     assert "Lower the learning rate" in result.stderr
-    assert "go on from there" in result.stderr
+    assert "go on from the last one" in result.stderr
     where = int(re.search(r"go on from step (\d+) with: multilevel resume out", result.stderr)[1])  # type: ignore[index]
     assert newest()["progress"]["step_count"] == where
     resumed(f"{LR}=0.5", "problems.upper.optimizer.lr=0.4", steps=320)

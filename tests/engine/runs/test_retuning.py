@@ -13,6 +13,8 @@ from multilevel.engine.engine import Engine
 
 from .changing import LR, SGD, built, group, newest, resumed, started, value, write
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*the weight decay of AdamW moves:multilevel.NumericsWarning")
+
 
 @pytest.fixture(autouse=True)
 def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
