@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import Enum
 
 from ..hypergrad.errors import ProblemError
@@ -23,14 +22,9 @@ class Underway:
     def __init__(self) -> None:
         self._begun: list[Part] = []
 
-    @contextmanager
-    def within(self, part: Part) -> Iterator[None]:
+    def within(self, part: Part) -> _Within:
         """A part begins, and ends with the block."""
-        self._begun.append(part)
-        try:
-            yield
-        finally:
-            self._begun.remove(part)
+        return _Within(self._begun, part)
 
     def __iter__(self) -> Iterator[Part]:
         return iter(self._begun)
@@ -68,3 +62,19 @@ class Underway:
                 f"{call}: was called in the middle of a level step (in on_gradients, on_level_step or a problem's own "
                 f"code); {why}. Call it in on_step_end or on_validation, or where engine.step() has returned"
             )
+
+
+class _Within:
+    """A class rather than a generator: there is one for every level step."""
+
+    __slots__ = ("_begun", "_part")
+
+    def __init__(self, begun: list[Part], part: Part) -> None:
+        self._begun = begun
+        self._part = part
+
+    def __enter__(self) -> None:
+        self._begun.append(self._part)
+
+    def __exit__(self, *error: object) -> None:
+        self._begun.remove(self._part)
