@@ -95,6 +95,6 @@ def test_every_method_on_every_hierarchy(key: str, problem: str) -> None:
 )
 def test_unroll_in_two_halves(parts: dict[str, Any]) -> None:
     twins = Twins(bilevel("unroll", unroll_steps=3, **parts))
-    twins.step(18)
+    twins.step(21)
     twins.assert_equal()
     twins.assert_compiled()
