@@ -214,6 +214,7 @@ def test_killed_while_it_writes_a_checkpoint_it_has_the_one_before_or_the_new_on
     assert_ends_as(run, whole(False))
 
 
+@pytest.mark.slow
 def test_new_processes_go_on_too(whole: Callable[[bool], Path], tmp_path: Path) -> None:
     moments = random.Random(1)
     run = Run(tmp_path / "run", Fresh(), roll_back=False)

@@ -79,7 +79,7 @@ def solution(chances: dict[str, Chance]) -> Values:
     return settled(hierarchy, dict(hierarchy.start), "top")
 
 
-@pytest.mark.parametrize("returns", ["loss", "losses"])
+@pytest.mark.parametrize("returns", [pytest.param("loss", marks=pytest.mark.slow), "losses"])
 @pytest.mark.parametrize(
     ("mid", "low", "inverses"),
     [

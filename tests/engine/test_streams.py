@@ -118,6 +118,7 @@ def test_a_checkpoint_that_fails_while_the_log_is_full_too_ends_no_run(
     assert json.loads(Path("out/report.json").read_text())["steps"] == 10
 
 
+@pytest.mark.slow
 def test_a_sweep_trains_every_setting_whoever_reads(break_: Break, refused: OSError) -> None:
     if refused is FULL:
         break_("stderr")

@@ -157,11 +157,11 @@ def test_second_derivative_through_the_solve(method: CurvatureMethod) -> None:
     "method",
     [
         CG(iterations=10),
-        MINRES(),
-        GMRES(),
+        pytest.param(MINRES(), marks=pytest.mark.slow),
+        pytest.param(GMRES(), marks=pytest.mark.slow),
         Exact(),
         Neumann(iterations=40, alpha="auto"),
-        Nystrom(rank=3, damping=1e-9, reuse=2),
+        pytest.param(Nystrom(rank=3, damping=1e-9, reuse=2), marks=pytest.mark.slow),
     ],
     ids=repr,
 )

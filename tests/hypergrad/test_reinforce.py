@@ -104,7 +104,7 @@ def test_expectation_of_one_draw(part: str, returns: str, kinds: int, baseline: 
 
 
 @pytest.mark.parametrize("part", PARTS)
-@pytest.mark.parametrize("returns", ["loss", "losses"])
+@pytest.mark.parametrize("returns", [pytest.param("loss", marks=pytest.mark.slow), "losses"])
 @pytest.mark.parametrize(
     ("samples", "count", "kinds", "baseline"),
     [(2, 3, 0, "loo"), (3, 2, 0, "loo"), (2, 2, 3, "loo"), (2, 2, 0, "none"), (2, 2, 0, "ema")],

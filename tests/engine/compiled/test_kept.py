@@ -86,7 +86,9 @@ def again(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return seen
 
 
-@pytest.mark.parametrize("key", BUILDS)
+@pytest.mark.parametrize(
+    "key", [pytest.param(key, marks=pytest.mark.slow if i % 2 else ()) for i, key in enumerate(BUILDS)]
+)
 def test_it_is_the_eager_unroll(key: str, again: list[int]) -> None:
     twins = Twins(BUILDS[key])
     twins.step(28)

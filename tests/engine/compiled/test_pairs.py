@@ -240,7 +240,7 @@ PAIRED = [
         *how,
         module,
         id=f"{how[0]}-{module.__name__}",
-        marks=pytest.mark.slow if how is SAMA and module in (normalizing, layered, in_place) else (),
+        marks=pytest.mark.slow if how is SAMA and module is not MODULES[0] else (),
     )
     for how in (DARTS, SAMA)
     for module in MODULES
@@ -270,7 +270,7 @@ def test_differences_through_convolutions(method: str, batched: list[int]) -> No
 
 
 @pytest.mark.usefixtures("recorded")
-@pytest.mark.parametrize("problem", ["chain", "diamond"])
+@pytest.mark.parametrize("problem", ["chain", pytest.param("diamond", marks=pytest.mark.slow)])
 def test_differences_at_any_depth(problem: str, batched: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pairs, "GAINING", (aten.mul.Tensor,))  # these problems have no matrices
     twins = Twins(hierarchy(problem, "darts"))

@@ -154,6 +154,7 @@ def test_a_stopped_run_says_the_command_that_goes_on_to_the_same_end(started, nu
     assert end("my runs/it") == end("whole")
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_found_again_by_its_settings_and_ends_the_same(started):
     process = started("run", "toy.yaml", SLOW, "--quiet")
     wait_for(Path("runs"))

@@ -159,6 +159,7 @@ def test_one_run_fails_another_is_killed_and_the_others_are_compared(tmp_path):
     assert (tmp_path / "out" / "bomb=0" / "metrics.jsonl").read_text() == finished
 
 
+@pytest.mark.slow
 def test_what_runs_is_what_was_there_when_the_command_was_given(tmp_path):
     """The experiment's file and code may be edited while a sweep runs."""
     assert call("sweep", "toy.yaml", f"{LR}=0.4,0.5", "-j", "2", "--run-dir", "out").exit_code == 0
