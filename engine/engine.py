@@ -142,7 +142,7 @@ class Engine:
             for problem in self.problems.values():
                 if not problem.module.training:  # parts of a module in training may be frozen on purpose
                     problem.module.train()
-            with self._interruption, self.underway.within(Part.RUN):
+            with self._interruption, self.underway.run:
                 self._run_or_save()
         except BaseException as error:
             self.callbacks.on_exception(self, error)
@@ -185,13 +185,13 @@ class Engine:
             ProblemError: A callback or a problem called it in the middle of an engine step.
         """
         self.underway.refuse_training("engine.step()", Part.STEP)
-        with self.underway.within(Part.STEP):
+        with self.underway.step:
             self._step()
 
     def _step(self) -> None:
         order = self.graph.order
         while self._next < len(order):
-            with self.underway.within(Part.LEVEL_STEP):
+            with self.underway.level_step:
                 advanced = self._stepper.advance(order[self._next])
             self._next += 1
             if advanced:

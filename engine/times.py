@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass, fields
 from time import perf_counter
 
@@ -51,16 +50,13 @@ class Stopwatch:
     Args:
         times: What it adds to.
         wait_for: The device to wait for at each lap; ``None`` never waits.
-
-    Attributes:
-        laps: What it added so far, by part.
     """
 
-    __slots__ = ("_device", "_last", "_spent", "laps")
+    __slots__ = ("_before", "_device", "_last", "_spent")
 
     def __init__(self, times: Times, wait_for: torch.device | None = None) -> None:
-        self.laps: defaultdict[str, float] = defaultdict(float)
         self._spent = vars(times)
+        self._before = self._spent.copy()
         self._device = wait_for if wait_for is not None and wait_for.type != "cpu" else None
         self._last = perf_counter()
 
@@ -68,10 +64,16 @@ class Stopwatch:
         """Everything since the last lap was this part."""
         if self._device is not None:
             torch.accelerator.synchronize(self._device)
-        self.aside(part, perf_counter() - self._last)
+        now = perf_counter()
+        self._spent[part] += now - self._last
+        self._last = now
+
+    @property
+    def laps(self) -> dict[str, float]:
+        """What it added so far, by part."""
+        return {part: spent - self._before[part] for part, spent in self._spent.items()}
 
     def aside(self, part: str, seconds: float) -> None:
         """So much of the time since the last lap was this part, and is none of the next lap."""
         self._spent[part] += seconds
-        self.laps[part] += seconds
         self._last += seconds

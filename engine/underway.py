@@ -17,14 +17,17 @@ class Part(Enum):
 
 
 class Underway:
-    """The parts of a run that have begun and not ended."""
+    """The parts of a run that have begun and not ended.
+
+    Attributes:
+        run: While its block runs, a run is underway.
+        step: Likewise an engine step.
+        level_step: Likewise a level step.
+    """
 
     def __init__(self) -> None:
         self._begun: list[Part] = []
-
-    def within(self, part: Part) -> _Within:
-        """A part begins, and ends with the block."""
-        return _Within(self._begun, part)
+        self.run, self.step, self.level_step = (_Within(self._begun, part) for part in Part)
 
     def __iter__(self) -> Iterator[Part]:
         return iter(self._begun)
@@ -39,6 +42,8 @@ class Underway:
         Raises:
             ProblemError: One of them is underway.
         """
+        if not self._begun:
+            return
         part = next((part for part in parts if part in self._begun), None)
         if part is not None:
             raise ProblemError(
@@ -65,7 +70,7 @@ class Underway:
 
 
 class _Within:
-    """A class rather than a generator: there is one for every level step."""
+    """A class rather than a generator: each level step enters it."""
 
     __slots__ = ("_begun", "_part")
 
@@ -77,4 +82,4 @@ class _Within:
         self._begun.append(self._part)
 
     def __exit__(self, *error: object) -> None:
-        self._begun.remove(self._part)
+        self._begun.pop()

@@ -39,18 +39,28 @@ class Parts:
         Raises:
             ProblemError: One was replaced, or the optimizer was given further parameters.
         """
+        problem = self._problem
+        module, optimizer, scheduler, loader, config = self._parts
+        if (
+            problem.optimizer is optimizer
+            and problem.module is module
+            and problem.scheduler is scheduler
+            and problem.train_data_loader is loader
+            and problem.config is config
+            and self._count() == self._held
+        ):
+            return
         for part, now, then in zip(WAYS_OUT, self._now(), self._parts, strict=True):
             if now is not then:
                 raise ProblemError(
                     f"problem '{self._problem.name}': its {part} was replaced, and the engine that took the problem up "
                     f"would go on with the one before; {WAYS_OUT[part]}, or build another engine"
                 )
-        if self._count() != self._held:
-            raise ProblemError(
-                f"problem '{self._problem.name}': its optimizer held {self._held} tensors when the engine took it up, "
-                f"and holds {self._count()} now; an engine trains what was there then. Give the optimizer all "
-                "parameters before (a group with lr=0 waits), or build another engine"
-            )
+        raise ProblemError(
+            f"problem '{self._problem.name}': its optimizer held {self._held} tensors when the engine took it up, and "
+            f"holds {self._count()} now; an engine trains what was there then. Give the optimizer all parameters "
+            "before (a group with lr=0 waits), or build another engine"
+        )
 
     def _now(self) -> tuple[object, ...]:
         p = self._problem

@@ -56,7 +56,7 @@ class TrainingStep:
         graphs = level.loop.graphs if level.loop is not None else None
         copies = graphs.copies() if graphs is not None else None
         values = {} if copies is None else {level.name: copies}
-        drawn = host_mark() if self.host_random is False else None
+        drawn = host_mark() if self._is_repeated and self.host_random is False else None
         with self.substituted(values), self.precision(), sampling(self._problem) as choices:
             result = self._problem.training_step(moment.batch)
         if not is_tracing() and self.writes_in(moment.batch) != moment.writes:

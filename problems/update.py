@@ -112,9 +112,11 @@ class Update:
 
     def _tell_hooks(self) -> None:
         """Call what waits for a gradient to be there (``register_post_accumulate_grad_hook``), as autograd would."""
-        for parameter in [p for p in self._parameters if p._post_accumulate_grad_hooks and p.grad is not None]:
-            for hook in list(parameter._post_accumulate_grad_hooks.values()):
-                hook(parameter)
+        for parameter in self._parameters:
+            hooks = parameter._post_accumulate_grad_hooks
+            if hooks and parameter.grad is not None:
+                for hook in list(hooks.values()):
+                    hook(parameter)
 
     def _share(self, gradient: Tensor) -> Tensor:
         if self._size > 1:
