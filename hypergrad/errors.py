@@ -5,8 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 
 
 class MultilevelError(Exception):
@@ -61,8 +60,7 @@ def choices(name: str, known: Iterable[str], label: str = "available") -> str:
     return f"{hint}{label}: {', '.join(known) or 'none'}"
 
 
-@contextmanager
-def second_derivatives(whose: str) -> Iterator[None]:
+class second_derivatives:  # noqa: N801  used like a function; a generator would cost each pull back two microseconds
     """Take second derivatives of a loss, and say in words where torch has none.
 
     Args:
@@ -71,16 +69,24 @@ def second_derivatives(whose: str) -> Iterator[None]:
     Raises:
         ProblemError: An operation in the loss has none.
     """
-    try:
-        yield
-    except RuntimeError as error:
+
+    __slots__ = ("_whose",)
+
+    def __init__(self, whose: str) -> None:
+        self._whose = whose
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if not isinstance(error, RuntimeError):
+            return
         found = re.search(r"derivative for '?([\w:]+)'? is not implemented", str(error))
-        if found is None:
-            raise
-        raise ProblemError(
-            f"{whose} differentiates its gradient once more, and torch has no derivative of {found[1]}. Finite "
-            f"differences (darts, sama) need none{_unfused(found[1])}"
-        ) from error
+        if found is not None:
+            raise ProblemError(
+                f"{self._whose} differentiates its gradient once more, and torch has no derivative of {found[1]}. "
+                f"Finite differences (darts, sama) need none{_unfused(found[1])}"
+            ) from error
 
 
 def _unfused(operation: str) -> str:
