@@ -13,7 +13,7 @@ from multilevel import CG, GMRES, MINRES, Config, ConfigError, Engine, EngineCon
 from multilevel.hypergrad.minimised import coupled_decay, has_decoupled_decay
 from multilevel.hypergrad.updates import group_indices
 
-from ..conftest import CONVERGED, EXACT
+from ..conftest import CONVERGED, EXACT, FINITE_DIFFERENCE
 from ..givens import Given, Vector
 
 A = torch.tensor([[2.0, 0.5], [0.5, 1.0]], dtype=torch.float64)
@@ -131,3 +131,60 @@ def test_one_group_decays_and_the_other_does_not() -> None:
     groups = lambda low: SGD([{"params": [low.y]}, {"params": [low.x], "weight_decay": DECAY}], lr=0.1)  # noqa: E731
     run = built("exact", groups, low=Two())
     torch.testing.assert_close(converged(run), truth([DECAY, 0.0]), rtol=CONVERGED, atol=CONVERGED)
+
+
+def three(methods: tuple[Any, Any], maximize: bool) -> Engine:
+    """A chain of scalars: the bottom follows the middle, the middle the bottom and the top; both decay."""
+    sign = -1.0 if maximize else 1.0
+    losses = [
+        lambda p, b: (p.mid.module() + p.low.module() - 1).square().sum(),
+        lambda p, b: (
+            sign * ((p.module() - p.top.module().sin()).square().sum() + (p.low.module() ** 2 * p.module()).sum())
+        ),
+        lambda p, b: sign * ((p.module() - p.mid.module() ** 2).square().sum() + p.module().pow(4).sum() / 4),
+    ]
+    problems = [Given("top", losses[0], Vector(0.6), lr=0.0)]
+    for name, loss, method, steps in zip(("mid", "low"), losses[1:], methods, (60, 60), strict=True):
+        module = Vector(0.3)
+        optimizer = SGD(module.parameters(), lr=0.1, weight_decay=DECAY, maximize=maximize)
+        problems.append(Given(name, loss, module, optimizer=optimizer, config=Config(type=method, unroll_steps=steps)))
+    edges = {"u2l": {"top": ["mid"], "mid": ["low"]}, "l2u": {"mid": ["top"], "low": ["mid", "top"]}}
+    return Engine(problems, dependencies=edges, config=EngineConfig(train_iters=60 * 60))
+
+
+def solved(phi: float) -> float:
+    """The loss of the top where both below are at rest, by Newton's method on nested stationarity conditions."""
+    top = torch.tensor(phi)
+
+    def low_of(mid: Tensor) -> Tensor:
+        low = mid.detach().clone()
+        for _ in range(50):  # 2 (z - y^2) + z^3 + w z = 0
+            low = low - (2 * (low - mid.detach() ** 2) + low**3 + DECAY * low) / (2 + 3 * low**2 + DECAY)
+        slope = 4 * mid.detach() / (2 + 3 * low**2 + DECAY)
+        return low + slope * (mid - mid.detach())
+
+    def total(mid: float) -> float:
+        y = torch.tensor(mid, requires_grad=True)
+        value = (y - top.sin()).square() + low_of(y) ** 2 * y + DECAY * y.square() / 2
+        return float(torch.autograd.grad(value, y)[0])
+
+    below, above = -2.0, 2.0
+    for _ in range(80):
+        middle = (below + above) / 2
+        below, above = (middle, above) if total(middle) < 0 else (below, middle)
+    mid = torch.tensor(middle)
+    return float((mid + low_of(mid) - 1).square())
+
+
+@pytest.mark.parametrize("maximize", [False, True])
+@pytest.mark.parametrize(
+    "methods", [("exact", "exact"), (CG(iterations=3), MINRES()), (MINRES(), Neumann(60, 0.1))], ids=str
+)
+def test_both_lower_levels_decay(methods: tuple[Any, Any], maximize: bool) -> None:
+    """Beside a central difference of the hierarchy solved again."""
+    run = three(methods, maximize)
+    for _ in range(60 * 60 - 1):
+        run.step()
+    step = 1e-5
+    expected = (solved(0.6 + step) - solved(0.6 - step)) / (2 * step)
+    assert float(run.hypergradient("top")[0]) == pytest.approx(expected, rel=FINITE_DIFFERENCE)
