@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..hypergrad.curvature import CurvatureMethod
 from ..hypergrad.errors import ConfigError, NumericsWarning
-from ..hypergrad.minimised import has_decoupled_decay
+from ..hypergrad.minimised import goes_both_ways, has_decoupled_decay
 from ..problems.problem import Problem
 
 COARSE = (torch.bfloat16, torch.float16)
@@ -30,6 +30,7 @@ def check_methods(problems: Mapping[str, Problem], inside: Mapping[str, Sequence
     for name in sorted({member for members in inside.values() for member in members}):
         problem = problems[name]
         _refuse_parameters(problem)
+        _refuse_both_ways(problem)
         if problem.method.needs_tape:
             if response == "direct" and inside[name]:
                 raise _partial(problem, inside[name])
@@ -53,6 +54,16 @@ def _refuse_parameters(problem: Problem) -> None:
                 "in float32 and compute with Config(precision='bf16'), or use a method without finite differences, "
                 "such as identity or cg"
             )
+
+
+def _refuse_both_ways(problem: Problem) -> None:
+    method = problem.method
+    if goes_both_ways(problem.optimizer) and not (method.needs_tape or method.reads_optimizer):
+        raise ConfigError(
+            f"problem '{problem.name}': some groups of its optimizer have maximize=True and others not, and "
+            f"{method.name} differentiates the minimum of one loss, which its solution is not; make two problems of "
+            "it, or use unroll"
+        )
 
 
 def _partial(problem: Problem, lowers: Iterable[str]) -> ConfigError:

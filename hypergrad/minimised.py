@@ -13,7 +13,6 @@ from typing import Any
 
 from torch.optim import ASGD, SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, NAdam, Optimizer, RAdam, RMSprop
 
-from .errors import ConfigError
 from .objective import Decay, Evaluation, Objective
 from .tensors import Tensors
 
@@ -41,18 +40,13 @@ def has_decoupled_decay(optimizer: Optimizer) -> bool:
 
 
 def maximizes(optimizer: Optimizer) -> bool:
-    """Whether it ascends the loss.
+    """Whether it ascends the loss."""
+    return all(group.get("maximize") for group in optimizer.param_groups)
 
-    Raises:
-        ConfigError: It does so in some of its groups.
-    """
-    signs = {bool(group.get("maximize")) for group in optimizer.param_groups}
-    if len(signs) > 1:
-        raise ConfigError(
-            "some groups of its optimizer have maximize=True and others not, so its solution is no minimum of a loss; "
-            "make two problems of it"
-        )
-    return signs == {True}
+
+def goes_both_ways(optimizer: Optimizer) -> bool:
+    """Whether it ascends the loss in some of its groups and descends it in others."""
+    return not maximizes(optimizer) and any(group.get("maximize") for group in optimizer.param_groups)
 
 
 def negated(objective: Objective) -> Objective:

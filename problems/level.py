@@ -75,14 +75,7 @@ class ProblemLevel:
         self.slots = Slots(problem.name, problem.module, self.parameters)
         self.ahead = Ahead()
         self._parts = Parts(problem)
-        self._maximizes = self._ascends()
         self._groups = group_indices(problem.optimizer, self.parameters)
-
-    def _ascends(self) -> bool:
-        try:
-            return maximizes(self._problem.optimizer)
-        except ConfigError as error:
-            raise ConfigError(f"problem '{self.name}': {error}") from error
 
     @property
     def is_leaf(self) -> bool:
@@ -173,8 +166,8 @@ class ProblemLevel:
             decay=self.decay,
         )
         # A method that follows the optimizer's steps knows which way they go.
-        follows = method.needs_tape or method.reads_optimizer
-        return negated(described) if self._maximizes and not follows else described
+        ascends = not (method.needs_tape or method.reads_optimizer) and maximizes(self._problem.optimizer)
+        return negated(described) if ascends else described
 
     def linearize(self, uppers: Sequence[Problem]) -> Linearization:
         """The objective around the current point, as a function of the parameters of ``uppers``."""

@@ -26,10 +26,11 @@ class Parts:
         problem: The problem, assembled.
     """
 
-    __slots__ = ("_held", "_parts", "_problem")
+    __slots__ = ("_draws", "_held", "_parts", "_problem")
 
     def __init__(self, problem: Problem) -> None:
         self._problem = problem
+        self._draws = problem.draws_its_own_batches
         self._parts = self._now()
         self._held = self._count()
 
@@ -45,7 +46,7 @@ class Parts:
             problem.optimizer is optimizer
             and problem.module is module
             and problem.scheduler is scheduler
-            and problem.train_data_loader is loader
+            and (self._draws or problem.train_data_loader is loader)
             and problem.config is config
             and self._count() == self._held
         ):
@@ -64,7 +65,11 @@ class Parts:
 
     def _now(self) -> tuple[object, ...]:
         p = self._problem
-        return p.module, p.optimizer, p.scheduler, p.train_data_loader, p.config
+        return p.module, p.optimizer, p.scheduler, self._loader(), p.config
+
+    def _loader(self) -> object:
+        """What a ``get_batch`` of the problem's own makes of its loader is its own affair."""
+        return None if self._draws else self._problem.train_data_loader
 
     def _count(self) -> int:
         return sum([len(group["params"]) for group in self._problem.optimizer.param_groups])

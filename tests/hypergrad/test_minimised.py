@@ -117,6 +117,8 @@ def test_both_directions_in_one_problem_are_refused() -> None:
 
     with pytest.raises(ConfigError, match="problem 'lower': some groups of its optimizer have maximize=True"):
         built("cg", both)
+    for follows in ("unroll", "sama"):
+        built(follows, both)
 
 
 def test_one_group_decays_and_the_other_does_not() -> None:

@@ -51,3 +51,24 @@ def test_another_engine_takes_up_what_is_there_then() -> None:
     engine.step()
     torch.testing.assert_close(problem.module.value.detach(), torch.tensor([1.5]))
     assert [p is problem.module.value for p in problem.trainable_parameters()] == [True]
+
+
+def test_a_problem_that_draws_its_own_batches_may_replace_its_loader() -> None:
+    class Draws(Given):
+        def get_batch(self) -> Any:
+            self.train_data_loader = [float(self.count)]
+            return torch.tensor(self.train_data_loader[0])
+
+    problem = Draws("one", lambda p, batch: (p.module() - batch).square().sum(), train_data_loader=[0.0])
+    engine = alone(problem)
+    for _ in range(3):
+        engine.step()
+    assert problem.train_data_loader == [2.0]
+
+
+def test_a_loader_that_comes_late() -> None:
+    problem = Given("one", square)
+    engine = alone(problem)
+    problem.train_data_loader = [1, 2]
+    with pytest.raises(ProblemError, match="its train_data_loader was replaced"):
+        engine.step()
