@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 PLAIN = (Tensor, torch.nn.Parameter)
+STRIDED = torch.strided
 SMALL = 1024
 """Entries up to which what is looked up about tensors before their bits takes longer than ``torch.equal``."""
 
@@ -24,6 +25,8 @@ def _memcmp() -> Callable[[int, int, int], int] | None:
 
 
 _compare = _memcmp()
+# ``data_ptr`` gives a lazy copy memory of its own.
+_address: Callable[[Tensor], int] = getattr(Tensor, "const_data_ptr", Tensor.data_ptr)
 
 
 def same_bits(x: Sequence[Tensor], y: Sequence[Tensor]) -> bool:
@@ -35,14 +38,16 @@ def same_bits(x: Sequence[Tensor], y: Sequence[Tensor]) -> bool:
 
 
 def _same(x: Tensor, y: Tensor) -> bool:
+    if not (_is_plain(x) and _is_plain(y)):
+        return torch.equal(x, y)
+    if _address(x) == _address(y) and x.shape == y.shape and x.stride() == y.stride():
+        return True
     if x.numel() <= SMALL and torch.equal(x, y):
         return True
-    if x.shape != y.shape or _compare is None or not (_is_one_block(x) and _is_one_block(y)):
+    if _compare is None or x.shape != y.shape or not (x.is_contiguous() and y.is_contiguous()):
         return torch.equal(x, y)
-    here, there = x.data_ptr(), y.data_ptr()
-    return here == there or _compare(here, there, x.nbytes) == 0
+    return _compare(_address(x), _address(y), x.nbytes) == 0
 
 
-def _is_one_block(x: Tensor) -> bool:
-    is_plain = type(x) in PLAIN and x.layout is torch.strided and not x.is_conj() and not x.is_neg()
-    return is_plain and x.is_contiguous()
+def _is_plain(x: Tensor) -> bool:
+    return type(x) in PLAIN and x.layout is STRIDED and not x.is_conj() and not x.is_neg()

@@ -72,4 +72,5 @@ class Parts:
         return None if self._draws else self._problem.train_data_loader
 
     def _count(self) -> int:
-        return sum([len(group["params"]) for group in self._problem.optimizer.param_groups])
+        first, *others = self._problem.optimizer.param_groups
+        return len(first["params"]) + sum([len(group["params"]) for group in others])

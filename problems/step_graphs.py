@@ -12,9 +12,10 @@ from torch.autograd.graph import GradientEdge
 from ..hypergrad.autograd import scalar_gradients
 from ..hypergrad.errors import ProblemError
 from ..hypergrad.grad_mode import grad_mode
+from ..hypergrad.lazy_copies import copied, parted
 from ..hypergrad.same_bits import same_bits
 from ..hypergrad.tape import Gradient, Graph
-from ..hypergrad.tensors import Tensors, laid_out, norm, subtract
+from ..hypergrad.tensors import Tensors, norm, subtract
 from ..hypergrad.tracing import is_readable, is_tracing
 from .optimizer_step import is_hooked
 from .writes import written
@@ -78,7 +79,7 @@ class StepGraphs:
 
     def _copied(self) -> Tensors:
         with grad_mode(False):
-            return tuple([laid_out(p.clone(), p).requires_grad_() for p in self._parameters])
+            return tuple([copied(p).requires_grad_() for p in self._parameters])
 
     @property
     def are_kept(self) -> bool:
@@ -162,6 +163,7 @@ class StepGraphs:
         self.forget()
         if copies is None or len(found) != batches or edited:
             return None
+        parted(copies)  # the optimizer is about to write to the parameters
         values = sum([written(micro) for micro in found]) if with_values else 0
         gradients = found if with_values else [tuple([_edge(g) for g in micro]) for micro in found]
         return Graph(copies, tuple(gradients), (inputs, values), asked=asked, moved=moved)

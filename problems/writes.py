@@ -25,7 +25,7 @@ def written_in(batch: Any) -> int:
     if isinstance(batch, Tensor):
         return batch._version
     if isinstance(batch, (tuple, list)):
-        return sum([written_in(part) for part in batch])
+        return sum([part._version if isinstance(part, Tensor) else written_in(part) for part in batch])
     if isinstance(batch, Mapping):
         return sum([written_in(part) for part in batch.values()])
     return 0

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from multilevel.hypergrad import tape
+from multilevel.hypergrad import lazy_copies, tape
 from multilevel.hypergrad.errors import forget_warnings
 from multilevel.problems import step_graphs
 
@@ -51,3 +51,9 @@ def unread(monkeypatch: pytest.MonkeyPatch) -> None:
     """Read no numbers while training, as on a GPU."""
     for module in (step_graphs, tape):
         monkeypatch.setattr(module, "is_readable", lambda tensor: False)
+
+
+@pytest.fixture
+def lazy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copy even small tensors lazily."""
+    monkeypatch.setattr(lazy_copies, "SMALL", 0)

@@ -18,6 +18,8 @@ from ..conftest import EXACT
 from ..givens import assert_same, bits
 from .unrolled import STEPS, Lower, Upper, advance, assert_alike, batches, engine_of, net, trained, uses_graphs
 
+pytestmark = pytest.mark.usefixtures("lazy")
+
 
 class Recurrent(nn.Module):
     """Keeps its parameters in a list of its own besides."""
@@ -213,3 +215,14 @@ def test_graphs_are_gone_when_they_are_not_needed(optimizer: type[Optimizer], mo
         gc.collect()
         held.append(sum(bool(graph is not None and graph.gradients) for graph in (ref() for ref in alive)))
     assert held == [1, 2, 2, 0] * 2
+
+
+def test_parameters_stay_where_they_are() -> None:
+    engine = engine_of(Unroll())
+    parameters = engine["lower"].parameters
+    held, first = parameters[0].detach().numpy(), [p.const_data_ptr() for p in parameters]
+    advance(engine, 2 * STEPS + 1)
+    lazily = [torch._C._is_cow_tensor(p) for p in parameters]
+    assert lazily == [False] + [True] * (len(parameters) - 1)
+    assert [p.const_data_ptr() for p in parameters] == first
+    assert held.tolist() == parameters[0].tolist()

@@ -14,6 +14,12 @@ from multilevel import Callback, Engine, Problem, ProblemError, Unroll
 from .unrolled import STEPS, Lower, advance, engine_of
 
 
+@pytest.fixture(autouse=True, params=["copied at once", "copied lazily"])
+def _copied(request: pytest.FixtureRequest) -> None:
+    if request.param == "copied lazily":
+        request.getfixturevalue("lazy")
+
+
 class Clamps(Lower):
     """Keeps its weights small, before it computes with them."""
 
