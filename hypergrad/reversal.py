@@ -11,7 +11,7 @@ from torch import Tensor
 from .autograd import vector_products
 from .inner_loop import Gradients, Misses, Point, gradients_of, leaves_of, mean_gradient
 from .linearization import Linearization
-from .tape import Gradient, Graph, Step, Tape
+from .tape import Back, Gradient, Graph, Step, Tape
 from .tensors import Tensors, add, filled, scale, zeros_like
 from .updates import differentiable_state, with_differentiable_state
 
@@ -23,11 +23,22 @@ class Evaluated(NamedTuple):
         leaves: What they were taken with respect to.
         inputs: Likewise.
         gradients: Of each of its micro-batches.
+        backs: Per micro-batch what goes back through these in place of autograd, if anything does.
     """
 
     leaves: Tensors
     inputs: Tensors
     gradients: Sequence[tuple[Gradient, ...]]
+    backs: Sequence[Back | None]
+
+    def wrt(self, *, whole: bool) -> Tensors:
+        """The inputs, and the leaves before them where these are asked for."""
+        return (*self.leaves, *self.inputs) if whole else self.inputs
+
+    def products(self, back: Back, cotangents: Sequence[Tensor | None], *, whole: bool) -> Tensors:
+        """What a micro-batch adds to the cotangents of :meth:`wrt`."""
+        wrt = self.wrt(whole=whole)
+        return filled(back(cotangents, wrt, whole=whole), wrt)
 
 
 class Reversal:
@@ -68,11 +79,11 @@ class Reversal:
 
     def _through(self, graph: Graph, step: Step, point: Point, *, whole: bool) -> bool:
         """Reverse a step through the graph that was kept of it, and say whether that was possible."""
-        gradients = graph.take(whole=whole)
+        gradients, backs = graph.take()
         if not gradients:
             return False
         try:
-            self._back(step, point, Evaluated(graph.leaves, self._tape.inputs, gradients), whole=whole)
+            self._back(step, point, Evaluated(graph.leaves, self._tape.inputs, gradients, backs), whole=whole)
         except RuntimeError:
             # Something it depends on (a buffer) was written to since. Whatever else is wrong with it shows again.
             return False
@@ -86,7 +97,7 @@ class Reversal:
             gradient = step.clipping(mean_gradient(found))
             end, _ = self._tape.rule(point.solution, gradient, point.states, step.groups)
         self.misses.note(point.solution, end, self._after)
-        self._back(step, point, Evaluated(leaves, self._at.inputs, found), whole=whole)
+        self._back(step, point, Evaluated(leaves, self._at.inputs, found, (None,) * len(found)), whole=whole)
 
     def _back(self, step: Step, point: Point, found: Evaluated, *, whole: bool) -> None:
         rate = None if step.clipping else self._tape.rule.descent_rate(step.groups)
@@ -107,26 +118,47 @@ class Reversal:
         """By the derivative of the optimizer's update."""
         states = leaves_of(differentiable_state(point.states))
         before = with_differentiable_state(point.states, states)
+        # Their values are kept where they are needed.
+        gradients = [
+            cast("Gradients", micro) if back is None else _leaves(cast("Gradients", micro))
+            for micro, back in zip(found.gradients, found.backs, strict=True)
+        ]
         with torch.enable_grad():
-            gradients = cast("Sequence[Gradients]", found.gradients)  # their values are kept where they are needed
             gradient = step.clipping(mean_gradient(gradients))
             after, states_after = self._tape.rule(found.leaves, gradient, before, step.groups)
         outputs = (*after, *differentiable_state(states_after))
         weights = (*self.solution, *(self._states or zeros_like(outputs[len(after) :])))
         wrt = (*found.leaves, *states) if whole else ()
-        cotangents = vector_jacobian_product(outputs, (*wrt, *found.inputs), weights)
-        middle, end = len(found.leaves) if whole else 0, len(wrt)
+        cut = [g for micro, back in zip(gradients, found.backs, strict=True) if back for g in micro if g is not None]
+        cotangents = vector_jacobian_product(outputs, (*wrt, *found.inputs, *cut), weights)
+        middle, end, last = len(found.leaves) if whole else 0, len(wrt), len(wrt) + len(found.inputs)
+        rest = iter(cotangents[last:])
+        products = [
+            found.products(back, [None if g is None else next(rest) for g in micro], whole=whole)
+            for micro, back in zip(gradients, found.backs, strict=True)
+            if back is not None
+        ]
         self.solution, self._states = cotangents[:middle], cotangents[middle:end]
-        self._add(cotangents[end:])
+        self._add(cotangents[end:last])
+        self._add_all(products, found)
 
     def _descend_back(self, rate: float | Tensor, found: Evaluated, *, whole: bool) -> None:
         """By theta' = theta - rate g, where nothing more is done: the values of the gradients do not matter."""
-        outputs = [g for micro in found.gradients for g in micro]
-        wrt = (*found.leaves, *found.inputs) if whole else found.inputs
-        cotangents = vector_jacobian_product(outputs, wrt, self.solution * len(found.gradients))
-        size, factor = len(wrt) - len(found.inputs), -rate / len(found.gradients)
-        self._add(cotangents[size:], factor)
-        self.solution = add(self.solution, cotangents[:size], factor) if whole else ()
+        products = [found.products(back, self.solution, whole=whole) for back in found.backs if back is not None]
+        micros = [micro for micro, back in zip(found.gradients, found.backs, strict=True) if back is None]
+        if micros:
+            outputs, wrt = [g for micro in micros for g in micro], found.wrt(whole=whole)
+            products.append(vector_jacobian_product(outputs, wrt, self.solution * len(micros)))
+        self.solution = self.solution if whole else ()
+        self._add_all(products, found, -rate / len(found.gradients))
+
+    def _add_all(self, products: Sequence[Tensors], found: Evaluated, factor: float | Tensor = 1.0) -> None:
+        """Add cotangents of the inputs, and those of the leaves before them where they are there."""
+        for cotangents in products:
+            size = len(cotangents) - len(found.inputs)
+            self._add(cotangents[size:], factor)
+            if size:
+                self.solution = add(self.solution, cotangents[:size], factor)
 
 
 def vector_jacobian_product(
@@ -141,6 +173,11 @@ def vector_jacobian_product(
         products = vector_products(connected, wrt, cotangents, retain_graph=False, create_graph=False)
         return filled(products, wrt)
     return filled(torch.autograd.grad(connected, wrt, cotangents, create_graph=True, allow_unused=True), wrt)
+
+
+def _leaves(gradients: Gradients) -> Gradients:
+    """The same values, to differentiate with respect to."""
+    return tuple([None if g is None else g.detach().requires_grad_() for g in gradients])
 
 
 def _has_graph(output: Gradient) -> bool:

@@ -6,7 +6,7 @@ import dataclasses
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -26,6 +26,25 @@ Gradient: TypeAlias = Tensor | GradientEdge | None
 NO_CLIPPING = Clipping()
 
 
+class Back(Protocol):
+    """Goes back through the gradients of one micro-batch, in place of autograd."""
+
+    def __call__(self, cotangents: Sequence[Tensor | None], wrt: Tensors, *, whole: bool) -> Sequence[Tensor | None]:
+        """The cotangents of the gradients times the derivatives of these.
+
+        Args:
+            cotangents: One per parameter; ``None`` stands for zero.
+            wrt: What to differentiate with respect to: inputs, and before them the leaves.
+            whole: Whether the leaves are among them.
+
+        Returns:
+            One per tensor of ``wrt``; ``None`` where nothing depends on it.
+
+        Raises:
+            RuntimeError: Something that it reads was written to since.
+        """
+
+
 @dataclass
 class Graph:
     """How the gradients of one step were computed, as autograd keeps it.
@@ -35,26 +54,25 @@ class Graph:
         gradients: Those of each of its micro-batches, ``None`` where the loss does not depend on a parameter; only
             where they are in the graph, if their values are not needed any more. Empty once somebody went back through
             them, which frees them.
+        backs: Per micro-batch what goes back through its gradients, whose values alone are above; ``None`` where these
+            have graphs of autograd's.
         versions: What told whether one of them, or something that they depend on, was written to since.
         end: Copies of the parameters after the step; empty until it is taken, and once :meth:`leads_to` was asked.
-        asked: Are told, before somebody goes back through the gradients, whether that is with respect to the leaves as
-            well, or to the inputs alone. (A graph of autograd's own is not computed where it is not asked for.)
         moved: How far parameters were moved by something that the graph does not know of, where that was not read yet.
     """
 
     leaves: Tensors
     gradients: tuple[tuple[Gradient, ...], ...]
+    backs: tuple[Back | None, ...]
     versions: tuple[int, ...] = ()
     end: Tensors = ()
-    asked: tuple[Callable[[bool], None], ...] = ()
     moved: Tensors = ()
 
-    def take(self, *, whole: bool) -> tuple[tuple[Gradient, ...], ...]:
-        """The gradients, to go back through: to the leaves as well, or not."""
-        for tell in self.asked:
-            tell(whole)
-        gradients, self.gradients = self.gradients, ()
-        return gradients
+    def take(self) -> tuple[tuple[tuple[Gradient, ...], ...], tuple[Back | None, ...]]:
+        """The gradients and the backs, to go back through."""
+        gradients, backs = self.gradients, self.backs
+        self.gradients, self.backs = (), ()
+        return gradients, backs
 
     def leads_to(self, point: Tensors) -> bool:
         """Whether the step ended there, bit for bit. Where a device would be waited for, ``moved`` will tell."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,7 +14,7 @@ from ..hypergrad.errors import ProblemError
 from ..hypergrad.grad_mode import grad_mode
 from ..hypergrad.lazy_copies import copied, parted
 from ..hypergrad.same_bits import same_bits
-from ..hypergrad.tape import Gradient, Graph
+from ..hypergrad.tape import Back, Gradient, Graph
 from ..hypergrad.tensors import Tensors, norm, subtract
 from ..hypergrad.tracing import is_readable, is_tracing
 from .optimizer_step import is_hooked
@@ -48,7 +48,7 @@ class StepGraphs:
         self._copies: Tensors | None = None
         self._versions = (0, 0)
         self._gradients: list[tuple[Tensor | None, ...]] = []
-        self._asked: list[Callable[[bool], None]] = []
+        self._backs: list[Back | None] = []
         self._moved: list[Tensor] = []
         self._given: list[tuple[tuple[Tensor | None, ...], int]] = []
 
@@ -99,19 +99,16 @@ class StepGraphs:
             return tuple(_sum(g, h) for g, h in zip(values, at_parameters, strict=True))
         return self.keep(at_copies)
 
-    def keep(
-        self, gradients: tuple[Tensor | None, ...], asked: Callable[[bool], None] | None = None
-    ) -> tuple[Tensor | None, ...]:
+    def keep(self, gradients: tuple[Tensor | None, ...], back: Back | None = None) -> tuple[Tensor | None, ...]:
         """Keep the graphs of gradients at the copies; gives their values alone.
 
         Args:
             gradients: The gradients.
-            asked: See :class:`~multilevel.hypergrad.tape.Graph`.
+            back: Goes back through them, where they have no graphs.
         """
-        if asked is not None:
-            self._asked.append(asked)
         values = tuple([None if g is None else g.detach() for g in gradients])
         self._gradients.append(gradients)
+        self._backs.append(back)
         if any([group.get("nesterov") for group in self._problem.optimizer.param_groups]):
             values = tuple(None if g is None else g.clone() for g in values)  # torch may write to them
         self._given.append((values, written(values)))
@@ -156,7 +153,7 @@ class StepGraphs:
             with_values: Keep the values of the gradients too.
         """
         copies, found, inputs = self._copies, self._gradients, self._versions[1]
-        asked, moved = tuple(self._asked), tuple(self._moved)
+        backs, moved = tuple(self._backs), tuple(self._moved)
         # By a callback of the engine: gradients or parameters.
         edited = any([written(values) != count for values, count in self._given])
         edited = edited or written(self._parameters) != self._versions[0]
@@ -166,7 +163,7 @@ class StepGraphs:
         parted(copies)  # the optimizer is about to write to the parameters
         values = sum([written(micro) for micro in found]) if with_values else 0
         gradients = found if with_values else [tuple([_edge(g) for g in micro]) for micro in found]
-        return Graph(copies, tuple(gradients), (inputs, values), asked=asked, moved=moved)
+        return Graph(copies, tuple(gradients), backs, (inputs, values), moved=moved)
 
     def usable(self, graphs: Sequence[Graph | None]) -> list[Graph | None]:
         """Those graphs of which nothing was written to since."""
@@ -187,8 +184,10 @@ def _is_as_it_was(graph: Graph, inputs: int) -> bool:
 
 def _edge(gradient: Tensor | None) -> Gradient:
     # What get_gradient_edge() gives of a tensor that is no leaf, in half of its time.
-    node = None if gradient is None else gradient.grad_fn
-    return gradient if gradient is None or node is None else GradientEdge(node, gradient.output_nr)
+    if gradient is None or not gradient.requires_grad:
+        return None
+    node = gradient.grad_fn
+    return gradient if node is None else GradientEdge(node, gradient.output_nr)
 
 
 def _sum(x: Tensor | None, y: Tensor | None) -> Tensor | None:

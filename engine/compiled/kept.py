@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from ...hypergrad.tensors import Tensors
 from ...problems.moment import Moment
 from ...problems.problem import Problem
 from ...problems.step_graphs import StepGraphs
+from ...problems.writes import written
 from ..gradients import LevelGradients
 from .halves import halves
 from .later import Later
@@ -26,8 +25,6 @@ from .recording import Derivative, Recording
 
 class KeptProgram(Program):
     """A compiled level step in two halves: the step, and the derivative of its gradient.
-
-    To autograd the gradient looks as it does after an eager step, with a graph of a single node.
 
     Args:
         recording: What was recorded, with the derivative.
@@ -71,7 +68,7 @@ class KeptProgram(Program):
         return compiled_in_parts(self._halves.now, [recording.examples[i] for i in early])
 
     def run(self, reading: Reading, moments: Mapping[str, Moment]) -> Result | None:
-        """Loss, metrics and gradients, with the graphs of these kept; ``None`` where they could not be."""
+        """Loss, metrics and gradients, and what goes back through these; ``None`` where that could not be kept."""
         copies = self._graphs.copies()
         if copies is None:
             return None
@@ -79,84 +76,51 @@ class KeptProgram(Program):
         for place, copy in zip(self._wrt, copies, strict=False):
             if place is not None:
                 inputs[place] = copy
-        found: list[Tensor] = []
-        asked = Asked(self)
-        wrt = [inputs[i] for i in self._wrt if i is not None]
-        graphs = iter(_Kept.apply(self, asked, inputs, found, *wrt))
         with torch.no_grad():
+            found = self._function(*inputs)
             loss, metrics, gradients = self._taken(found)
-        attached = tuple([None if g is None else next(graphs) for g in gradients.total])
-        values = self._graphs.keep(attached, asked)
+        kept = [*[inputs[i] for i in self._halves.inputs], *[found[i] for i in self._halves.outputs]]
+        wrt = [None if i is None else inputs[i] for i in self._wrt]
+        values = self._graphs.keep(gradients.total, Kept(self, kept, wrt))
         return loss, metrics, LevelGradients(values, values, None, {})
-
-    def evaluate(self, inputs: Sequence[Tensor], found: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Run the first half: its gradients, and what the second reads of it.
-
-        Args:
-            inputs: All but the cotangents.
-            found: Takes what it finds.
-        """
-        found += self._function(*inputs)
-        gradients = [found[self._order[i]].detach() for i in self._outcome.gradients[0] if i is not None]
-        return gradients, [*[inputs[i] for i in self._halves.inputs], *[found[i] for i in self._halves.outputs]]
-
-    def prepare(self, *, whole: bool) -> None:
-        """Compile the second half, for the products with the problem's own parameters as well, or without them."""
-        self._later[whole].prepare()
 
     def pull_back(
         self, kept: Sequence[Tensor], cotangents: Sequence[Tensor | None], *, whole: bool
     ) -> list[Tensor | None]:
-        """Run the second half.
+        """Run the second half: the products with the problem's parameters, and with those its solution depends on.
 
         Args:
             kept: What it reads of the first.
-            cotangents: One per gradient that there is.
-            whole: Whether its products with the problem's own parameters are asked for.
+            cotangents: One per parameter.
+            whole: Whether the products with the problem's own parameters are asked for.
         """
-        given = iter(cotangents)
-        by_parameter = [None if i is None else next(given) for i in self._outcome.gradients[0]]
-        late = [self._cotangent(by_parameter[i], self._parameters[i]) for i in self._derivative.cotangents.values()]
-        products = self._later[whole]([*kept, *late])
-        return [product for place, product in zip(self._wrt, products, strict=True) if place is not None]
+        late = [self._cotangent(cotangents[i], self._parameters[i]) for i in self._derivative.cotangents.values()]
+        with torch.no_grad():
+            return self._later[whole]([*kept, *late])
 
     def _cotangent(self, given: Tensor | None, like: Tensor) -> Tensor:
         return torch.zeros_like(like) if given is None else given
 
 
-class Asked:
-    """Notes whether the derivative with respect to a problem's own parameters is asked for.
-
-    Autograd tells a node of Python only what may be asked for (``needs_input_grad``), not what is.
+class Kept:
+    """Goes back through the gradients of one batch.
 
     Args:
-        program: Is prepared for that: on a GPU the backward pass runs in a thread where nothing should be compiled.
+        program: Its program.
+        kept: What the second half reads of the first.
+        wrt: What that differentiates with respect to; ``None`` where nothing depends on it.
     """
 
-    def __init__(self, program: KeptProgram) -> None:
+    def __init__(self, program: KeptProgram, kept: Sequence[Tensor], wrt: Sequence[Tensor | None]) -> None:
         self._program = program
-        self.whole = True
+        self._kept = kept
+        self._wrt = wrt
+        self._versions = written(kept)
 
-    def __call__(self, whole: bool) -> None:
-        self.whole = whole
-        self._program.prepare(whole=whole)
-
-
-class _Kept(torch.autograd.Function):
-    """The gradients as a function of the parameters that they depend on."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, program: KeptProgram, asked: Asked, inputs: Sequence[Tensor], found: list[Tensor], *wrt: Tensor
-    ) -> tuple[Tensor, ...]:
-        gradients, kept = program.evaluate(inputs, found)
-        ctx.program, ctx.asked = program, asked
-        ctx.save_for_backward(*kept)
-        ctx.set_materialize_grads(False)
-        return tuple(gradients)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]:
-        products = ctx.program.pull_back(ctx.saved_tensors, cotangents, whole=ctx.asked.whole)
-        return None, None, None, None, *products
+    def __call__(self, cotangents: Sequence[Tensor | None], wrt: Tensors, *, whole: bool) -> list[Tensor | None]:
+        """See :class:`~multilevel.hypergrad.tape.Back`."""
+        if written(self._kept) != self._versions:
+            raise RuntimeError("what a gradient depends on was written to since")
+        products = self._program.pull_back(self._kept, cotangents, whole=whole)
+        found = {id(tensor): product for tensor, product in zip(self._wrt, products, strict=True)}
+        return [found.get(id(tensor)) for tensor in wrt]

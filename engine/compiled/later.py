@@ -37,16 +37,12 @@ class Later:
         self._function: Function | None = None
         self._untried: fx.GraphModule | None = None
 
-    def prepare(self) -> None:
-        """Compile it."""
-        if self._asked and self._function is None:
-            self._function = self._compiled()
-
     def __call__(self, given: Sequence[Tensor]) -> list[Tensor | None]:
         """The outputs, given what the later half takes."""
-        self.prepare()
-        if self._function is None:
+        if not self._asked:
             return [None] * len(self._places)
+        if self._function is None:
+            self._function = self._compiled()
         inputs = list(map(laid_out, given, self._parts.examples))
         found = self._function(*inputs)
         if self._untried is not None:
