@@ -38,11 +38,11 @@ def same_bits(x: Sequence[Tensor], y: Sequence[Tensor]) -> bool:
 
 
 def _same(x: Tensor, y: Tensor) -> bool:
+    if x.numel() <= SMALL and torch.equal(x, y):
+        return True
     if not (_is_plain(x) and _is_plain(y)):
         return torch.equal(x, y)
     if _address(x) == _address(y) and x.shape == y.shape and x.stride() == y.stride():
-        return True
-    if x.numel() <= SMALL and torch.equal(x, y):
         return True
     if _compare is None or x.shape != y.shape or not (x.is_contiguous() and y.is_contiguous()):
         return torch.equal(x, y)
