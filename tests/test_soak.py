@@ -45,6 +45,7 @@ def engine_of(method: Any, *, compile: bool) -> Engine:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("young_heap")
 @pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=NEEDS_COMPILER)], ids=["eager", "compiled"])
 @pytest.mark.parametrize("method", ["darts", "sama", "identity", "cg", "unroll"])
 def test_memory_stays_flat(method: str, compiled: bool) -> None:

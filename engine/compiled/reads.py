@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import warnings
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from types import FunctionType
 from typing import Any, NamedTuple, TypeAlias
@@ -69,10 +70,11 @@ class Reads:
         self._ways = 0
         self._static = False
         self._reading: Reading | None = None
-        # The code is a copy of its own: the ways through it are counted per code.
+        # The code is a copy of its own: the ways through it are counted per code. So is where torch puts what it makes
+        # of them, and it keeps whom it told of them for ever: neither may keep the problems.
         name = "_".join(("steps", *(problem.name for problem in problems)))
-        self._function = FunctionType(_steps.__code__.replace(co_name=name), globals())
-        self._context: Any = torch._dynamo.optimize(self._take_note, nopython=True)
+        self._function = FunctionType(_steps.__code__.replace(co_name=name), dict(globals()))
+        self._context: Any = torch._dynamo.optimize(_telling(self), nopython=True)
         self._follow = self._context(self._function)
 
     def look(self, batches: list[Any]) -> Reading:
@@ -117,7 +119,12 @@ class Reads:
         finally:
             set_eval_frame(before)
 
-    def _take_note(self, graph: torch.fx.GraphModule, examples: list[Tensor]) -> Callable[..., tuple[()]]:
+    def take_note(self, graph: torch.fx.GraphModule) -> int:
+        """The number of a way that was not met before.
+
+        Raises:
+            TracingError: It cannot be followed.
+        """
         if not self._static:
             raise _NewWayError
         if any("Numpy" in type(source).__name__ for source in _sources(graph)):
@@ -130,14 +137,32 @@ class Reads:
                 f"training_step took a new way each of {WAYS} times: it depends on something that changes from "
                 "step to step, such as self.count, a schedule of its own, or batches of many shapes"
             )
-        way = self._ways
         self._ways += 1
+        return self._ways - 1
+
+    def takes(self, way: int, tensors: tuple[Tensor, ...]) -> None:
+        """The steps take a way and read these tensors."""
+        self._reading = Reading(way, tensors)
+
+
+def _telling(reads: Reads) -> Callable[..., Any]:
+    """Tells of new ways, and then of each time that they are taken, while there is somebody to tell."""
+    told = weakref.ref(reads)
+
+    def follow(graph: torch.fx.GraphModule, examples: list[Tensor]) -> Callable[..., tuple[()]]:
+        reads = told()
+        assert reads is not None
+        way = reads.take_note(graph)
 
         def note(*tensors: Tensor) -> tuple[()]:
-            self._reading = Reading(way, tensors)
+            reads = told()
+            assert reads is not None
+            reads.takes(way, tensors)
             return ()
 
         return note
+
+    return follow
 
 
 class _NewWayError(Exception):

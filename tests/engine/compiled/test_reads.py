@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -233,3 +235,15 @@ def test_a_run_that_is_resumed_is_the_run_that_was_not_interrupted() -> None:
     for name, problem in whole.eager.problems.items():
         for engine in resumed.engines:
             torch.testing.assert_close(engine[name].parameters, problem.parameters, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.usefixtures("young_heap")
+@pytest.mark.parametrize("method", ["cg", "unroll"])
+def test_an_engine_that_nobody_holds_is_gone(method: str) -> None:
+    twins = Twins(bilevel(method, unroll_steps=2))
+    twins.step(16)
+    twins.assert_compiled()
+    held = [weakref.ref(thing) for engine in twins.engines for thing in (engine, *engine.problems.values())]
+    del twins
+    gc.collect()
+    assert all(reference() is None for reference in held)
