@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from .compiled import Compilation, CompiledStep
     from .engine import Engine
 
+NOTHING = nullcontext()
+
 
 class Stepper:
     """Advances the problems of an engine, each when it is ready.
@@ -139,7 +141,7 @@ class Stepper:
         stepped = False
         if (found := self._admitted(name, differentiate, again=again)) is not None:
             ended = self._loops_below[name]
-            with ending_loops(level, ended) if ended else nullcontext():
+            with ending_loops(level, ended) if ended else NOTHING:
                 stepped = level.update.apply(metrics, found.total, again=once_more)
         elif level.loop is not None:
             level.loop.drop_batch()
