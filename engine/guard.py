@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..hypergrad.errors import NonFiniteError
+from ..hypergrad.looking import show_waiting
 from ..problems.level_state import cloned, load_training_state, training_state
 from ..problems.problem import Problem
 from .finite import check_finite
@@ -80,6 +81,7 @@ class Guard:
         """
         if self._mode == "raise" and not self._is_due(name, step, last):
             return True
+        show_waiting()
         try:
             scaled = self._problems[name].level.update.scaler is not None
             check_finite(name, found, loss, self._gradients, scaled=scaled)

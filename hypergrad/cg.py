@@ -35,7 +35,8 @@ class CG(KrylovMethod):
         alpha: Scales the system and its right-hand side alike, (alpha H) x = alpha v. The solution does not depend on
             it.
         damping: Solves (H + damping I) x = v. Raise it when H is singular or indefinite.
-        tolerance: Stop when the residual norm is at most this fraction of the norm of v.
+        tolerance: Stop when the residual norm is at most this fraction of the norm of v. On a GPU each look at it makes
+            the host wait: with the default, nothing is looked at there, and all iterations are spent.
         warm_start: Start each upper step from the last one's solution.
         curvature: ``"ggn"`` inverts the Gauss-Newton matrix instead of H.
 

@@ -20,6 +20,9 @@ from .precision import Product, like, resolution, working, working_product
 from .tensors import Tensors, add, dot, length, negative, norm, scale, zeros_like
 from .tracing import is_tracing
 
+TOLERANCE = 1e-12
+"""Of the norm of the right-hand side: below what few iterations leave over."""
+
 
 @dataclass(frozen=True)
 class KrylovMethod(CurvatureMethod):
@@ -33,7 +36,7 @@ class KrylovMethod(CurvatureMethod):
 
     iterations: int = 1
     damping: float = field(default=0.0, kw_only=True)
-    tolerance: float = field(default=1e-12, kw_only=True)
+    tolerance: float = field(default=TOLERANCE, kw_only=True)
     warm_start: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
@@ -65,7 +68,7 @@ class KrylovMethod(CurvatureMethod):
         return negative(at.mixed_product(solution))
 
     def _solve(self, at: Linearization, vector: Tensors, start: Tensors | None) -> Tensors:
-        if is_tracing():
+        if is_tracing() or self._runs_to_the_end(vector):
             return self._solve_unread(at, vector, working(vector), start)
         right, size = _normalised(working(vector))
         if size == 0.0:
@@ -80,8 +83,13 @@ class KrylovMethod(CurvatureMethod):
         torch._foreach_mul_(solution, size)
         return like(solution, vector)
 
+    def _runs_to_the_end(self, vector: Tensors) -> bool:
+        """Whether to look at no number on the way: on a device, where the tolerance is none that is met before."""
+        unread = type(self).iterate_unread is not KrylovMethod.iterate_unread
+        return unread and not vector[0].is_cpu and self.tolerance <= TOLERANCE
+
     def _solve_unread(self, at: Linearization, vector: Tensors, right: Tensors, start: Tensors | None) -> Tensors:
-        """:meth:`_solve` where no number can be read."""
+        """:meth:`_solve` where no number is read."""
         size = torch.stack(torch._foreach_norm(right, float("inf"))).amax()
         right = scale(right, 1 / torch.where(size == 0, torch.ones_like(size), size))
         remaining = norm(right)
@@ -102,7 +110,7 @@ class KrylovMethod(CurvatureMethod):
         return like(scale(solution, size * remaining), vector)
 
     def iterate_unread(self, product: Product, right: Tensors, target: float) -> Tensors:
-        """:meth:`iterate` where no number can be read: what would end it early leaves its result as it is instead.
+        """:meth:`iterate` where no number is read: what would end it early leaves its result as it is instead.
 
         Raises:
             TracingError: The method has no such form.

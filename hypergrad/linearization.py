@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,6 +12,7 @@ from .autograd import scalar_gradients, vector_products
 from .grad_mode import grad_mode
 from .moving import Counting, Pass, evaluating, moved, recorded
 from .objective import Evaluation, Objective, State
+from .once import once
 from .tally import count
 from .tensors import Tensors, add, filled
 
@@ -62,12 +62,12 @@ class Linearization:
         """What the method remembers from earlier upper steps."""
         return self.objective.state
 
-    @cached_property
+    @once
     def evaluation(self) -> Evaluation:
         """F at the point, with its graph. Evaluated once."""
         return evaluate(self.objective, self.solution, self.inputs)
 
-    @cached_property
+    @once
     def gradient(self) -> Tensors:
         """dF/dtheta with its graph, one tensor per solution tensor. Evaluated once."""
         return gradients(self.evaluation.loss, self.solution, create_graph=True)

@@ -14,6 +14,7 @@ from .errors import ConfigError, second_derivatives
 from .linearization import Linearization
 from .moving import Response, current_pass
 from .objective import Evaluation, Objective
+from .tally import counting_for, running_tally
 from .tensors import Tensors
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ class _Response(torch.autograd.Function):
         # The outputs are saved, not the solution: a second derivative goes on through them into this node again.
         ctx.save_for_backward(*response, *inputs)
         ctx.method, ctx.objective, ctx.whose, ctx.size = method, objective, whose, size
+        ctx.tally = running_tally()
         return response
 
     @staticmethod
@@ -103,6 +105,6 @@ class _Response(torch.autograd.Function):
         # A copy of the memory: an evaluation may be repeated, and must not make it older.
         objective = dataclasses.replace(ctx.objective, state=dict(ctx.objective.state), nested=True)
         at = Linearization(objective, solution, inputs, differentiable=torch.is_grad_enabled())
-        with second_derivatives(f"{ctx.whose}: {ctx.method.name}"):
+        with counting_for(ctx.tally), second_derivatives(f"{ctx.whose}: {ctx.method.name}"):
             gradients = ctx.method.pull_back(at, cotangent)
         return (None, None, None, None, *(None,) * ctx.size, *gradients)

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 
 from .linearization import Linearization
 from .objective import Objective
+from .tally import counting_for, running_tally
 from .tensors import Tensors, dot, filled, negative
 
 if TYPE_CHECKING:
@@ -29,12 +29,12 @@ def differentiable_solve(
 
 class _Solve(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: FunctionCtx, method: ImplicitMethod, objective: Objective, size: int, *tensors: Tensor) -> Tensors:
+    def forward(ctx: Any, method: ImplicitMethod, objective: Objective, size: int, *tensors: Tensor) -> Tensors:
         vector, solution, inputs = tensors[:size], tensors[size : 2 * size], tensors[2 * size :]
         at = Linearization(objective, solution, inputs)
         result = at.inverse_product(method, vector)
         result = tuple(t.clone() if any(t is v for v in vector) else t for t in result)
-        ctx.method, ctx.objective, ctx.size = method, objective, size  # type: ignore[attr-defined]
+        ctx.method, ctx.objective, ctx.size, ctx.tally = method, objective, size, running_tally()
         ctx.save_for_backward(*solution, *inputs, *result)
         return result
 
@@ -44,11 +44,13 @@ class _Solve(torch.autograd.Function):
         saved = ctx.saved_tensors
         solution, inputs, result = saved[:size], saved[size:-size], saved[-size:]
         again = torch.is_grad_enabled()
-        if again:
-            left = differentiable_solve(method, objective, solution, inputs, cotangent)
-        else:
-            left = Linearization(objective, solution, inputs).inverse_product(method, cotangent)
-        return (None, None, None, *left, *_curvature_gradient(method, objective, solution, inputs, left, result, again))
+        with counting_for(ctx.tally):
+            if again:
+                left = differentiable_solve(method, objective, solution, inputs, cotangent)
+            else:
+                left = Linearization(objective, solution, inputs).inverse_product(method, cotangent)
+            gradients = _curvature_gradient(method, objective, solution, inputs, left, result, again)
+        return (None, None, None, *left, *gradients)
 
 
 def _curvature_gradient(

@@ -32,9 +32,24 @@ _tally: ContextVar[Tally | None] = ContextVar("tally", default=None)
 def tallied() -> Iterator[Tally]:
     """Count what happens inside."""
     tally = Tally()
+    with counting_for(tally):
+        yield tally
+
+
+def running_tally() -> Tally | None:
+    """What is counted for here; ``None`` where nobody counts."""
+    return _tally.get()
+
+
+@contextmanager
+def counting_for(tally: Tally | None) -> Iterator[None]:
+    """Count what happens inside for a tally that may be another thread's.
+
+    Autograd goes back through what a GPU computed in a thread of its own, which knows nothing of who counts.
+    """
     token = _tally.set(tally)
     try:
-        yield tally
+        yield
     finally:
         _tally.reset(token)
 

@@ -5,16 +5,14 @@ While it is, tensors have shapes but no values: nothing may branch on a number, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
+from .looking import Look, show
 from .tensors import Tensors
-
-Look: TypeAlias = Callable[[list[float]], None]
 
 
 class Notes:
@@ -52,10 +50,10 @@ def tracing() -> Iterator[Notes]:
 
 
 def look(numbers: tuple[Tensor, ...], who: Look) -> None:
-    """Show scalars of one device to ``who``: now, or after each run of the program that is being recorded."""
+    """Show scalars of one device to ``who``, also after each run of the program that is being recorded."""
     together = torch.stack(numbers)
     if _recording is None:
-        who(together.tolist())
+        show(together, who)
         return
     _recording.seen.append(together)
     _recording.who.append(who)

@@ -51,8 +51,8 @@ class Slots:
         """Make ``tensors`` the module's parameters, in the order in which those were given."""
         self.tensors = tensors
         for own, tensor in zip(self._own, tensors, strict=True):
-            if marks := own.__dict__:  # such as ``bias.no_decay = True``
-                tensor.__dict__.update(marks)
+            if marks := own.__dict__:  # such as ``bias.no_decay = True``; a subclass may have its values there
+                tensor.__dict__.update({mark: value for mark, value in marks.items() if mark not in tensor.__dict__})
         for place, key, i in self._places:
             place[key] = tensors[i]
 

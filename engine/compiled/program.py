@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from ...hypergrad.looking import show
 from ...hypergrad.replay import RandomState
 from ...problems.moment import Moment
 from ...problems.problem import Problem
@@ -108,7 +109,7 @@ class Program:
             memory.clear()
             memory.update(outcome.memory(name, outputs))
         for who, number in outcome.looks:
-            who(outputs[number].tolist())
+            show(outputs[number], who)
         return outcome.result(outputs)
 
 
