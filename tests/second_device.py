@@ -34,7 +34,7 @@ CROSSES = {aten._to_copy.default, aten.copy_.default, aten._foreach_copy_.defaul
 
 
 class Second:
-    """What torch asks of ``torch.second``."""
+    """What torch asks of ``torch.emulated``."""
 
     active: SecondDevice | None = None
 
@@ -80,8 +80,8 @@ class _Hook(backend_registration._DummyPrivateUse1Hook):
         return SECOND.is_available()
 
 
-backend_registration._setup_privateuseone_for_python_backend("second", backend_module=SECOND, hook=_Hook())
-DEVICE = torch.device("second", 0)
+backend_registration._setup_privateuseone_for_python_backend("emulated", backend_module=SECOND, hook=_Hook())
+DEVICE = torch.device("emulated", 0)
 
 
 class Elsewhere(Tensor):

@@ -39,6 +39,7 @@ METHODS: dict[str, Any] = {
     "unroll": "unroll",
     "unroll, again": Unroll(checkpoints="all"),
 }
+QUICK = "reweight-digits"
 NO_WAIT = ["darts", "sama", "identity", "neumann", "cg", "cg, warm"]
 
 
@@ -161,7 +162,7 @@ def test_settings_that_copy_and_restore_work_there(settings):
     ("name", "method"),
     [
         *((name, method) for name in ("AdamW", "RMSprop", "Adagrad") for method in ("sama", "unroll")),
-        ("LBFGS", "darts"),
+        pytest.param("LBFGS", "darts", marks=pytest.mark.slow),
     ],
 )
 def test_optimizers_end_where_they_do_on_the_host(name, method):
@@ -238,7 +239,10 @@ def test_auto_is_the_device_that_is_there():
         assert {p.device for p in two_levels("darts", device="auto")["lower"].parameters} == {DEVICE}
 
 
-@pytest.mark.parametrize("name", sorted(shipped()))
+EXPERIMENTS = [pytest.param(name, marks=() if name == QUICK else pytest.mark.slow) for name in sorted(shipped())]
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
 def test_experiments_end_where_they_do_on_the_host(name):
     torch.set_default_dtype(torch.float32)
     found = []
