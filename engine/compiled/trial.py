@@ -175,14 +175,15 @@ def coarsest(graph: fx.GraphModule) -> float:
 def nudged(tensors: Iterable[Tensor], by: float, seed: int) -> list[Tensor]:
     """Tensors with every number moved by random parts of this at most; whole numbers stay, some of which are names."""
     generator = torch.Generator().manual_seed(seed)
-    return [_nudged(tensor, by, generator) if tensor.is_floating_point() else tensor for tensor in tensors]
+    return [_nudged(tensor.detach(), by, generator) if tensor.is_floating_point() else tensor for tensor in tensors]
 
 
 def _nudged(tensor: Tensor, by: float, generator: torch.Generator) -> Tensor:
     dtype = torch.promote_types(tensor.dtype, torch.float32)
-    noise = torch.rand(tensor.shape, generator=generator, dtype=dtype).to(tensor.device)
-    moved = (tensor * (1 + by * (2 * noise - 1))).to(tensor.dtype)
-    return laid_out(torch.where(tensor == tensor.round(), tensor, moved), tensor)
+    moved = torch.rand(tensor.shape, generator=generator, dtype=dtype).to(tensor.device)
+    moved = moved.mul_(2 * by).add_(1 - by).mul_(tensor).to(tensor.dtype)  # in place: this is where memory peaks
+    whole = tensor == tensor.round()
+    return laid_out(torch.where(whole, tensor, moved, out=moved), tensor)
 
 
 def _signs(size: int) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from multilevel import CG
+from multilevel.engine.audit.allocation import PeakMemory
 from multilevel.engine.compiled.trial import difference, digests, nudged, spread
 from multilevel.hypergrad.errors import CompileWarning
 
@@ -218,6 +219,13 @@ def test_numbers_are_moved_to_both_sides_and_whole_ones_are_not() -> None:
     assert [t.stride() for t in moved] == [t.stride() for t in tensors]
     assert all(torch.equal(a, b) for a, b in zip(moved, nudged(tensors, 1e-3, seed=0), strict=True))
     assert not torch.equal(moved[0], nudged(tensors, 1e-3, seed=1)[0])
+
+
+def test_moving_by_roundings_holds_three_tensors_at_most():
+    tensor = torch.randn(1000)
+    with PeakMemory() as memory:
+        nudged([tensor], 1e-3, seed=0)
+    assert memory.peak < 3 * tensor.nbytes
 
 
 def test_the_spread_is_that_of_all_tensors_and_of_the_widest_measurement() -> None:
