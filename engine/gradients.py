@@ -118,14 +118,14 @@ class Gradients:
             )
         if self._hidden is not None:
             self._hidden.look(name, loss)
-        if self._repeatability is not None:
-            self._repeatability.look(name, loss)
         try:
             gradients = differentiate(loss, self._wrt[name])
         except RuntimeError as error:
             for member in (name, *read):
                 self._refuse_frozen(member, error)
             raise
+        if self._repeatability is not None:  # once the graph, which takes the most memory, is gone
+            self._repeatability.look(name, loss)
         return gradients[: len(own)], self._cotangents(read, gradients[len(own) :]) if read else {}
 
     def swept(
