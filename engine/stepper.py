@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +12,7 @@ from ..hypergrad.errors import CheckpointWarning, NonFiniteError, warn_once
 from ..hypergrad.replay import RandomState
 from ..problems.moment import Moment
 from ..problems.packing import PackingError
+from ..problems.training_step import NOTHING
 from .gradients import LevelGradients
 from .guard import Guard
 from .recording import ending_loops, record
@@ -23,8 +23,6 @@ from .times import Stopwatch, Times
 if TYPE_CHECKING:
     from .compiled import Compilation, CompiledStep
     from .engine import Engine
-
-NOTHING = nullcontext()
 
 
 class Stepper:

@@ -183,6 +183,18 @@ def test_a_step_waits_for_nothing(method):
         assert not device.waits
 
 
+@pytest.mark.parametrize(("method", "times"), [("nystrom", 1), ("exact", 3), ("unroll", 1), ("unroll, again", 2)])
+def test_other_methods_wait_so_often_for_a_hypergradient(method, times):
+    with SecondDevice() as device:
+        engine = two_levels(METHODS[method], device=str(DEVICE))
+        for _ in range(4):
+            engine.step()
+        device.waits.clear()
+        for _ in range(4):  # two steps of the upper
+            engine.step()
+        assert sum(device.waits.values()) == 2 * times
+
+
 def test_a_tolerance_is_worth_waiting_for():
     with SecondDevice() as device:
         engine = two_levels(CG(iterations=50, tolerance=1e-3), device=str(DEVICE))
